@@ -1,0 +1,252 @@
+"""What differs between models: plain frozen data, and the models that are known.
+
+No torch here, so that the command line and the server can check a request at once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from kinora.errors import CheckpointError, RequestError
+
+__all__ = [
+    "NANO",
+    "SVD",
+    "SVD_XT",
+    "SVD_XT_1_1",
+    "TINY",
+    "ImageEncoderConfig",
+    "ModelConfig",
+    "UNetConfig",
+    "VAEConfig",
+    "config_from_dict",
+    "config_to_dict",
+]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise RequestError(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UNetConfig:
+    """Shape of the video UNet. The defaults are the published models'."""
+
+    latent_channels: int = 4
+    """Channels of a latent; the network reads twice as many (noisy latent, photo's latent)."""
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    """Width of each level; every level but the last halves the size."""
+    blocks: int = 2
+    """Residual blocks of a level going down; going up there is one more."""
+    attention: tuple[bool, ...] = (True, True, True, False)
+    """Which levels have transformers; the middle always has one."""
+    heads: tuple[int, ...] = (5, 10, 20, 20)
+    """Attention heads of each level; the middle has the last one's."""
+    context_dim: int = 1024
+    """Width of the image encoder's embedding."""
+    vector_ids: int = 3
+    """How many numbers a clip is told (fps − 1, motion, noise_aug)."""
+    vector_dim: int = 256
+    """Width of the sinusoid made of each of them."""
+    norm_groups: int = 32
+
+    def __post_init__(self) -> None:
+        levels = len(self.channels)
+        _require(
+            levels == len(self.attention) == len(self.heads),
+            f"unet: channels {self.channels}, attention {self.attention} and heads {self.heads} "
+            "must have one entry for each level",
+        )
+        for width, heads in zip(self.channels, self.heads, strict=True):
+            _require(
+                width % heads == 0 and width % self.norm_groups == 0 and width % 2 == 0,
+                f"unet: a width of {width} must be even and divisible by its {heads} heads "
+                f"and by the {self.norm_groups} norm groups",
+            )
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the time and vector embeddings."""
+        return 4 * self.channels[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VAEConfig:
+    """Shape of the autoencoder: a 2D encoder, and a decoder with or without time."""
+
+    latent_channels: int = 4
+    channels: tuple[int, ...] = (128, 256, 512, 512)
+    """Width of each level; every level but the last halves the size."""
+    blocks: int = 2
+    """Residual blocks of a level of the encoder; the decoder has one more."""
+    norm_groups: int = 32
+    scale: float = 0.18215
+    """What latents are multiplied by for the sampler, to give them about unit variance."""
+    temporal_decoder: bool = True
+    """False for the frame-wise decoder, which has a post_quant_conv instead of time layers."""
+
+    def __post_init__(self) -> None:
+        for width in self.channels:
+            _require(
+                width % self.norm_groups == 0,
+                f"vae: a width of {width} must be divisible by the {self.norm_groups} norm groups",
+            )
+
+    @property
+    def factor(self) -> int:
+        """Pixels along one side of a latent."""
+        return 2 ** (len(self.channels) - 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageEncoderConfig:
+    """Shape of the vision transformer that others call CLIP: OpenCLIP's ViT-H/14 by default."""
+
+    image_size: int = 224
+    patch_size: int = 14
+    width: int = 1280
+    layers: int = 32
+    heads: int = 16
+    mlp_width: int = 5120
+    output_dim: int = 1024
+
+    def __post_init__(self) -> None:
+        _require(
+            self.width % self.heads == 0 and self.image_size % self.patch_size == 0,
+            f"image encoder: width {self.width} must be divisible by {self.heads} heads, and image "
+            f"size {self.image_size} by patch size {self.patch_size}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """A whole model: three networks, how it was trained, and what it does unless told otherwise."""
+
+    name: str
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    image_encoder: ImageEncoderConfig = field(default_factory=ImageEncoderConfig)
+
+    frames: int
+    """Frames that it was trained on."""
+    width: int = 1024
+    height: int = 576
+    """Trained size in pixels; photos of another shape take it turned or squared."""
+    sigma_min: float = 0.002
+    sigma_max: float = 700.0
+    rho: float = 7.0
+    """Karras et al. 2022, equation 5."""
+
+    steps: int = 25
+    guidance: tuple[float, float] = (1.0, 3.0)
+    """Guidance scale of the first and of the last frame."""
+    fps: int = 7
+    motion: int = 127
+    """0–255; what other tools call motion_bucket_id."""
+    noise_aug: float = 0.02
+    """Deviation of the noise added to the photo, in units of pixels in [-1, 1]."""
+    licence: str = "unknown"
+
+    def __post_init__(self) -> None:
+        _require(
+            self.unet.latent_channels == self.vae.latent_channels,
+            f"{self.name}: the unet works on {self.unet.latent_channels} latent channels, "
+            f"the vae makes {self.vae.latent_channels}",
+        )
+        _require(
+            self.unet.context_dim == self.image_encoder.output_dim,
+            f"{self.name}: the unet reads a context of width {self.unet.context_dim}, "
+            f"the image encoder gives {self.image_encoder.output_dim}",
+        )
+
+    @property
+    def size_multiple(self) -> int:
+        """Width and height must be multiples of this: the VAE's factor times the UNet's."""
+        return self.vae.factor * 2 ** (len(self.unet.channels) - 1)
+
+
+_STABILITY = "Stability AI Community License (https://stability.ai/license)"
+
+SVD = ModelConfig(name="svd", frames=14, guidance=(1.0, 2.5), licence=_STABILITY)
+SVD_XT = ModelConfig(name="svd-xt", frames=25, steps=30, guidance=(1.5, 3.0), licence=_STABILITY)
+SVD_XT_1_1 = replace(SVD_XT, name="svd-xt-1.1")
+
+NANO = ModelConfig(
+    name="nano",
+    unet=UNetConfig(
+        latent_channels=4,
+        channels=(64, 128, 128),
+        blocks=1,
+        attention=(False, True, True),
+        heads=(2, 4, 4),
+        context_dim=64,
+        vector_dim=64,
+        norm_groups=8,
+    ),
+    vae=VAEConfig(latent_channels=4, channels=(32, 64, 96), blocks=1, norm_groups=8, scale=1.0),
+    image_encoder=ImageEncoderConfig(
+        patch_size=32, width=64, layers=2, heads=2, mlp_width=128, output_dim=64
+    ),
+    frames=8,
+    width=128,
+    height=128,
+    sigma_max=80.0,
+    steps=20,
+    guidance=(1.0, 1.5),
+    licence="Apache-2.0",
+)
+"""The bundled model."""
+
+TINY = ModelConfig(
+    name="tiny",
+    unet=UNetConfig(
+        channels=(32, 64),
+        blocks=1,
+        attention=(True, False),
+        heads=(2, 4),
+        context_dim=32,
+        vector_dim=32,
+        norm_groups=8,
+    ),
+    vae=VAEConfig(channels=(32, 32, 32), blocks=1, norm_groups=8),
+    image_encoder=ImageEncoderConfig(
+        patch_size=32, width=32, layers=1, heads=2, mlp_width=64, output_dim=32
+    ),
+    frames=4,
+    width=64,
+    height=32,
+    steps=3,
+)
+"""For tests: a whole model that runs in milliseconds."""
+
+
+def config_to_dict(config: ModelConfig) -> dict[str, Any]:
+    """Plain JSON values; `config_from_dict` reads them back."""
+    return asdict(config)
+
+
+def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
+    """Read what `config_to_dict` wrote.
+
+    Raises CheckpointError when a field is unknown or missing, or when the numbers don't fit
+    together.
+    """
+
+    def tuples(part: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in part.items()}
+
+    try:
+        parts = tuples(values)
+        return ModelConfig(
+            **{
+                **parts,
+                "unet": UNetConfig(**tuples(parts["unet"])),
+                "vae": VAEConfig(**tuples(parts["vae"])),
+                "image_encoder": ImageEncoderConfig(**tuples(parts["image_encoder"])),
+            }
+        )
+    except (KeyError, TypeError, RequestError) as error:
+        raise CheckpointError(
+            f"the configuration is not one that this version of Kinora knows: {error}"
+        ) from error

@@ -1,0 +1,38 @@
+"""What can go wrong, in words for the person who reads them.
+
+Every message says what was wrong, with the value, and what to do about it. The command line shows
+the message alone.
+"""
+
+__all__ = [
+    "CheckpointError",
+    "DeviceError",
+    "KinoraError",
+    "MediaError",
+    "OutputError",
+    "RequestError",
+]
+
+
+class KinoraError(Exception):
+    """Anything that Kinora refuses or fails at; the parent of all errors below."""
+
+
+class RequestError(KinoraError, ValueError):
+    """A request or a configuration holds a value that can't be meant."""
+
+
+class MediaError(KinoraError):
+    """A photo or video can't be read."""
+
+
+class OutputError(KinoraError):
+    """A result can't be written."""
+
+
+class CheckpointError(KinoraError):
+    """A checkpoint is missing, damaged, incomplete, or not what it is said to be."""
+
+
+class DeviceError(KinoraError):
+    """A device is not there, or has too little memory for what it was asked to do."""

@@ -1,0 +1,175 @@
+"""What to make: one request, checked before anything heavy is loaded.
+
+No torch here: command line, server and library share this class, and a wrong value is refused at
+once.
+"""
+
+import math
+import secrets
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from kinora.config import ModelConfig
+from kinora.errors import RequestError
+
+__all__ = ["FITS", "SAMPLERS", "Photo", "Request"]
+
+Photo = Any
+"""A path, the bytes of an image file, a PIL image, or a uint8 array [h, w, 3]."""
+
+SAMPLERS: Final = ("euler", "heun", "dpmpp-2m")
+FITS: Final = ("crop", "pad", "stretch")
+
+MAX_SIDE: Final = 4096
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One clip to make of one photo. What is None becomes the model's own default."""
+
+    image: Photo
+    frames: int | None = None
+    """Length, 1–256."""
+    size: tuple[int, int] | None = None
+    """Width and height in pixels, multiples of the model's `size_multiple`."""
+    steps: int | None = None
+    """Noise levels of the sampler, 1–1000."""
+    fps: int | None = None
+    """Frames a second that the viewer sees, 1–60."""
+    motion: int | None = None
+    """How much should move, 0–255."""
+    noise_aug: float | None = None
+    """Deviation of the noise added to the photo (pixels in [-1, 1]), 0–1."""
+    guidance: tuple[float, float] | None = None
+    """Guidance scale of the first and of the last frame, each 0–100."""
+    seed: int | None = None
+    """0 to 2⁶³ − 1; drawn when left out."""
+    sampler: str | None = None
+    """One of `SAMPLERS`."""
+    fit: str | None = None
+    """How a photo of another shape is fitted: one of `FITS`."""
+    decode_chunk: int | None = None
+    """Frames decoded at a time; None decodes the whole clip at once, which is the definition of
+    right: chunks change pixels at their borders."""
+
+    def __post_init__(self) -> None:
+        _integer("frames", self.frames, 1, 256, "frames")
+        _integer("steps", self.steps, 1, 1000, "steps")
+        _integer("fps", self.fps, 1, 60, "frames a second")
+        _integer("motion", self.motion, 0, 255)
+        _integer("seed", self.seed, 0, 2**63 - 1)
+        _integer("decode_chunk", self.decode_chunk, 1, 256, "frames")
+        _number("noise_aug", self.noise_aug, 0, 1)
+        if self.guidance is not None:
+            scales = _pair("guidance", self.guidance, "two scales such as 1:3")
+            for scale in scales:
+                _number("guidance", scale, 0, 100)
+            object.__setattr__(self, "guidance", (float(scales[0]), float(scales[1])))
+        if self.size is not None:
+            size = _pair("size", self.size, "width and height such as 1024x576")
+            for side in size:
+                _integer("size", side, 1, MAX_SIDE, "pixels a side")
+            object.__setattr__(self, "size", size)
+        _choice("sampler", self.sampler, SAMPLERS)
+        _choice("fit", self.fit, FITS)
+
+    def resolved(self, config: ModelConfig, photo_size: tuple[int, int]) -> "Request":
+        """The same request with every field filled in.
+
+        config: the model that will run it.
+        photo_size: width and height of the photo, which picks the orientation where no size is
+            asked for.
+        Raises RequestError when the model can't make this size.
+        """
+        size = self.size or default_size(config, photo_size)
+        multiple = config.size_multiple
+        if any(side % multiple for side in size):
+            near = tuple(max(multiple, round(side / multiple) * multiple) for side in size)
+            raise RequestError(
+                f"size {size[0]}x{size[1]}: width and height must be multiples of {multiple} for "
+                f"{config.name}; the nearest is {near[0]}x{near[1]}"
+            )
+        return replace(
+            self,
+            frames=_or(self.frames, config.frames),
+            size=size,
+            steps=_or(self.steps, config.steps),
+            fps=_or(self.fps, config.fps),
+            motion=_or(self.motion, config.motion),
+            noise_aug=_or(self.noise_aug, config.noise_aug),
+            guidance=_or(self.guidance, config.guidance),
+            seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
+            sampler=_or(self.sampler, "euler"),
+            fit=_or(self.fit, "crop"),
+        )
+
+    def cautions(self, config: ModelConfig) -> list[str]:
+        """Sentences on what is allowed but lies outside what the model was trained for."""
+        found: list[str] = []
+        if self.frames is not None and self.frames > config.frames:
+            found.append(
+                f"{self.frames} frames: {config.name} was trained on {config.frames}; "
+                "longer clips lose coherence"
+            )
+        if self.size is not None and math.prod(self.size) < 0.5 * config.width * config.height:
+            found.append(
+                f"size {self.size[0]}x{self.size[1]}: {config.name} was trained at "
+                f"{config.width}x{config.height}; much smaller clips come out worse"
+            )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values for the recipe; the photo is told by its file name only."""
+        values: dict[str, Any] = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name != "image"
+        }
+        name = Path(self.image).name if isinstance(self.image, str | Path) else None
+        return {"image": name, **values}
+
+
+def default_size(config: ModelConfig, photo_size: tuple[int, int]) -> tuple[int, int]:
+    """The model's trained size, turned the way the photo lies; a near-square photo gets a square
+    of about as many pixels."""
+    wide = max(config.width, config.height), min(config.width, config.height)
+    multiple = config.size_multiple
+    side = round(math.sqrt(math.prod(wide)) / multiple) * multiple
+    shapes = (wide, wide[::-1], (side, side))
+    ratio = math.log(photo_size[0] / photo_size[1])
+    return min(shapes, key=lambda s: abs(math.log(s[0] / s[1]) - ratio))
+
+
+def _or(value: T | None, default: T) -> T:
+    return default if value is None else value
+
+
+def _integer(name: str, value: object, low: int, high: int, unit: str = "") -> None:
+    if value is None:
+        return
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not low <= value <= high:
+        unit = f" {unit}" if unit else ""
+        raise RequestError(f"{name} {value!r}: must be a whole number from {low} to {high}{unit}")
+
+
+def _number(name: str, value: object, low: float, high: float) -> None:
+    if value is None:
+        return
+    real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not real or not low <= value <= high:
+        raise RequestError(f"{name} {value!r}: must be a number from {low} to {high}")
+
+
+def _pair(name: str, value: Any, example: str) -> tuple[Any, Any]:
+    try:
+        first, second = value
+    except (TypeError, ValueError):
+        raise RequestError(f"{name} {value!r}: must be {example}") from None
+    return first, second
+
+
+def _choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise RequestError(f"{name} {value!r}: must be one of {', '.join(choices)}")

@@ -1,0 +1,76 @@
+"""The vocabulary of shapes, and the few things that networks and samplers say to each other.
+
+Video tensors are `b t c h w`: clips, frames, channels, rows, columns. Only the networks fold time
+into the batch.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = [
+    "Condition",
+    "Denoiser",
+    "Frames",
+    "Images",
+    "Latents",
+    "Network",
+    "PerClip",
+    "Step",
+]
+
+Latents = Float[Tensor, "b t c h w"]
+"""Latents of clips; unit variance in the sampler (that is, already times the VAE's scale)."""
+
+Frames = Float[Tensor, "b t 3 height width"]
+"""Pixels of clips in [-1, 1]."""
+
+Images = Float[Tensor, "b 3 height width"]
+"""Pixels of single pictures in [-1, 1]."""
+
+PerClip = Float[Tensor, " b"]
+"""One number a clip: a noise level, a c_noise."""
+
+
+class Condition(NamedTuple):
+    """What a network is told besides noise: the photo, twice, and three numbers.
+
+    image: the photo's latent, **not** scaled, one for all frames (f = 1) or one a frame (f = t).
+    context: the photo's embedding from the image encoder, one token.
+    vector: (fps − 1, motion, noise_aug) as they are; the network makes sinusoids of them.
+    """
+
+    image: Float[Tensor, "b f c h w"]
+    context: Float[Tensor, "b n d"]
+    vector: Float[Tensor, "b k"]
+
+    def unconditional(self) -> "Condition":
+        """The condition for classifier-free guidance: no photo, the same three numbers."""
+        return self._replace(
+            image=torch.zeros_like(self.image), context=torch.zeros_like(self.context)
+        )
+
+
+class Network(Protocol):
+    """A raw network F(c_in·x; c_noise, condition), before preconditioning."""
+
+    def __call__(self, x: Latents, c_noise: PerClip, condition: Condition, /) -> Latents: ...
+
+
+class Denoiser(Protocol):
+    """D(x; σ): the clean latents expected behind noisy ones; all that a sampler ever sees."""
+
+    def __call__(self, x: Latents, sigma: PerClip, /) -> Latents: ...
+
+
+class Step(NamedTuple):
+    """What a sampler yields after each step."""
+
+    sigma: float
+    """Noise level that x has now."""
+    x: Latents
+    """Noisy latents at `sigma`; the result when sigma is 0."""
+    denoised: Latents
+    """The clean estimate that this step followed."""
