@@ -5,7 +5,7 @@ No torch here, so that the command line and the server can check a request at on
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from kinora.errors import CheckpointError, RequestError
 
@@ -234,18 +234,14 @@ def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
     """
 
     def tuples(part: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in part.items()}
+        return {k: tuple(cast(list[Any], v)) if isinstance(v, list) else v for k, v in part.items()}
 
     try:
-        parts = tuples(values)
-        return ModelConfig(
-            **{
-                **parts,
-                "unet": UNetConfig(**tuples(parts["unet"])),
-                "vae": VAEConfig(**tuples(parts["vae"])),
-                "image_encoder": ImageEncoderConfig(**tuples(parts["image_encoder"])),
-            }
-        )
+        parts: dict[str, Any] = tuples(values)
+        parts["unet"] = UNetConfig(**tuples(parts["unet"]))
+        parts["vae"] = VAEConfig(**tuples(parts["vae"]))
+        parts["image_encoder"] = ImageEncoderConfig(**tuples(parts["image_encoder"]))
+        return ModelConfig(**parts)
     except (KeyError, TypeError, RequestError) as error:
         raise CheckpointError(
             f"the configuration is not one that this version of Kinora knows: {error}"

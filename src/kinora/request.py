@@ -6,6 +6,7 @@ once.
 
 import math
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -69,10 +70,10 @@ class Request:
                 _number("guidance", scale, 0, 100)
             object.__setattr__(self, "guidance", (float(scales[0]), float(scales[1])))
         if self.size is not None:
-            size = _pair("size", self.size, "width and height such as 1024x576")
-            for side in size:
+            width, height = _pair("size", self.size, "width and height such as 1024x576")
+            for side in (width, height):
                 _integer("size", side, 1, MAX_SIDE, "pixels a side")
-            object.__setattr__(self, "size", size)
+            object.__setattr__(self, "size", (width, height))
         _choice("sampler", self.sampler, SAMPLERS)
         _choice("fit", self.fit, FITS)
 
@@ -133,10 +134,10 @@ class Request:
 def default_size(config: ModelConfig, photo_size: tuple[int, int]) -> tuple[int, int]:
     """The model's trained size, turned the way the photo lies; a near-square photo gets a square
     of about as many pixels."""
-    wide = max(config.width, config.height), min(config.width, config.height)
+    long, short = max(config.width, config.height), min(config.width, config.height)
     multiple = config.size_multiple
-    side = round(math.sqrt(math.prod(wide)) / multiple) * multiple
-    shapes = (wide, wide[::-1], (side, side))
+    side = round(math.sqrt(long * short) / multiple) * multiple
+    shapes = ((long, short), (short, long), (side, side))
     ratio = math.log(photo_size[0] / photo_size[1])
     return min(shapes, key=lambda s: abs(math.log(s[0] / s[1]) - ratio))
 
@@ -148,8 +149,7 @@ def _or(value: T | None, default: T) -> T:
 def _integer(name: str, value: object, low: int, high: int, unit: str = "") -> None:
     if value is None:
         return
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not low <= value <= high:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         unit = f" {unit}" if unit else ""
         raise RequestError(f"{name} {value!r}: must be a whole number from {low} to {high}{unit}")
 
@@ -157,12 +157,11 @@ def _integer(name: str, value: object, low: int, high: int, unit: str = "") -> N
 def _number(name: str, value: object, low: float, high: float) -> None:
     if value is None:
         return
-    real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not real or not low <= value <= high:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
         raise RequestError(f"{name} {value!r}: must be a number from {low} to {high}")
 
 
-def _pair(name: str, value: Any, example: str) -> tuple[Any, Any]:
+def _pair(name: str, value: Sequence[T], example: str) -> tuple[T, T]:
     try:
         first, second = value
     except (TypeError, ValueError):

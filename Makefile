@@ -1,0 +1,46 @@
+# Everything sets itself up: `make demo` and `make test` work from a bare clone.
+#
+# On Linux without a GPU, torch's CPU build is far smaller than the default one. Name an index
+# that has it:  make demo TORCH_INDEX=https://…/whl/cpu
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+INDEX := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+
+.PHONY: demo test bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/kinora animate examples/rocket.jpg
+
+test: $(VENV)/installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/python -m pytest -n 2
+
+bench: $(VENV)/installed-bench
+
+# torch comes first and by itself, so that the index for it is asked for nothing else.
+$(VENV)/torch: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Kinora needs Python 3.11 or newer: make PYTHON=python3.12 …" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing torch into $(VENV) (some minutes the first time)"
+	$(PIP) $(INDEX) torch
+	@touch $@
+
+$(VENV)/installed: $(VENV)/torch pyproject.toml constraints.txt
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/torch pyproject.toml constraints.txt
+	$(PIP) -e '.[test]'
+	@touch $(VENV)/installed $@
+
+$(VENV)/installed-bench: $(VENV)/torch pyproject.toml constraints.txt
+	$(PIP) -e '.[bench]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV)
