@@ -4,7 +4,7 @@ Video tensors are `b t c h w`: clips, frames, channels, rows, columns. Only the 
 into the batch.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -53,12 +53,14 @@ class Condition(NamedTuple):
         )
 
 
+@runtime_checkable
 class Network(Protocol):
     """A raw network F(c_in·x; c_noise, condition), before preconditioning."""
 
     def __call__(self, x: Latents, c_noise: PerClip, condition: Condition, /) -> Latents: ...
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """D(x; σ): the clean latents expected behind noisy ones; all that a sampler ever sees."""
 

@@ -1,0 +1,65 @@
+"""From a raw network to a denoiser: preconditioning, and classifier-free guidance.
+
+All arithmetic here is in the precision of the latents, whatever the network's own is.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from kinora.types import Condition, Denoiser, Latents, Network, PerClip
+
+__all__ = ["guided", "precondition"]
+
+
+def precondition(network: Network, condition: Condition) -> Denoiser:
+    """D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise, condition), with v-prediction in EDM form.
+
+    c_skip = 1/(σ²+1), c_out = −σ/√(σ²+1), c_in = 1/√(σ²+1), c_noise = ¼ ln σ; one σ a clip.
+    Gradients flow, so that training uses it as it is. The network is handed latents in the
+    precision of `condition.image`, which is therefore the network's own; c_noise keeps the
+    latents' precision.  (Karras et al. 2022, equation 7; Salimans & Ho 2022)
+    """
+
+    def denoise(x: Latents, sigma: PerClip, /) -> Latents:
+        level = sigma[:, None, None, None, None]
+        spread = (level**2 + 1).sqrt()
+        scaled = (x / spread).to(condition.image.dtype)
+        output = network(scaled, sigma.log() / 4, condition).to(x.dtype)
+        return (x / spread - level * output) / spread
+
+    return denoise
+
+
+def guided(network: Network, condition: Condition, scale: Float[Tensor, "b t"]) -> Denoiser:
+    """D_u + g·(D_c − D_u): away from what the network says without the photo; for sampling only.
+
+    scale: g of each frame; 1 follows the condition alone, and where it is 1 throughout, the
+    unconditional half is not computed. Otherwise both halves, unconditional first, go through the
+    network in one call. No gradients are kept.  (Ho & Salimans 2022, equation 6)
+    """
+    if bool((scale == 1).all()):
+        plain = precondition(network, condition)
+
+        def follow(x: Latents, sigma: PerClip, /) -> Latents:
+            with torch.no_grad():
+                return plain(x, sigma)
+
+        return follow
+
+    both = precondition(network, _stack(condition.unconditional(), condition))
+
+    def denoise(x: Latents, sigma: PerClip, /) -> Latents:
+        with torch.no_grad():
+            without, given = both(torch.cat([x, x]), torch.cat([sigma, sigma])).chunk(2)
+            return without + scale[:, :, None, None, None].to(x.dtype) * (given - without)
+
+    return denoise
+
+
+def _stack(first: Condition, second: Condition) -> Condition:
+    return Condition(
+        image=torch.cat([first.image, second.image]),
+        context=torch.cat([first.context, second.context]),
+        vector=torch.cat([first.vector, second.vector]),
+    )

@@ -1,0 +1,77 @@
+"""Samplers: generators that walk noisy latents down a list of noise levels.
+
+They see a denoiser and nothing else. Progress, previews and cancelling belong to whoever iterates.
+All of them solve dx/dσ = (x − D(x; σ))/σ. With D held still its solution is
+x' = D + (σ'/σ)·(x − D), a `lerp` that is exact in a step to 0.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Final
+
+import torch
+
+from kinora.types import Denoiser, Latents, Step
+
+__all__ = ["SAMPLERS", "Sampler", "dpmpp_2m", "euler", "heun"]
+
+Sampler = Callable[[Denoiser, Latents, Sequence[float]], Iterator[Step]]
+"""(denoiser, latents at the first level, falling levels) → one `Step` for each level after it."""
+
+
+def euler(denoise: Denoiser, x: Latents, sigmas: Sequence[float]) -> Iterator[Step]:
+    """First order, one call a step.  (Karras et al. 2022, Algorithm 1 without the correction)
+
+    sigmas: falling noise levels, the last one 0 for a finished clip; x is noisy at the first.
+    """
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = _at(denoise, x, sigma)
+        x = torch.lerp(denoised, x, sigma_next / sigma)
+        yield Step(sigma_next, x, denoised)
+
+
+def heun(denoise: Denoiser, x: Latents, sigmas: Sequence[float]) -> Iterator[Step]:
+    """Second order, two calls a step but one in the step to 0.  (Karras et al. 2022, Algorithm 1)
+
+    The slopes at both ends of the step are averaged. The clean estimate yielded is the one of the
+    correction, the later of the two.
+    """
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = _at(denoise, x, sigma)
+        ahead = torch.lerp(denoised, x, sigma_next / sigma)
+        if sigma_next > 0:
+            slope = (x - denoised) / sigma
+            denoised = _at(denoise, ahead, sigma_next)
+            slope = (slope + (ahead - denoised) / sigma_next) / 2
+            ahead = x + (sigma_next - sigma) * slope
+        x = ahead
+        yield Step(sigma_next, x, denoised)
+
+
+def dpmpp_2m(denoise: Denoiser, x: Latents, sigmas: Sequence[float]) -> Iterator[Step]:
+    """Second order from the step before, one call a step: DPM-Solver++(2M) in EDM form.
+
+    With h = ln(σ/σ') and r = h_before/h, the step follows D̃ = (1 + 1/2r)·D − D_before/2r; the
+    first step and the one to 0 follow D.  (Lu et al. 2022, arXiv 2211.01095, Algorithm 2)
+    """
+    before: tuple[Latents, float] | None = None
+    for sigma, sigma_next in pairwise(sigmas):
+        denoised = _at(denoise, x, sigma)
+        followed = denoised
+        if sigma_next > 0:
+            h = math.log(sigma / sigma_next)
+            if before is not None:
+                older, h_before = before
+                followed = torch.lerp(denoised, older, -h / (2 * h_before))
+            before = denoised, h
+        x = torch.lerp(followed, x, sigma_next / sigma)
+        yield Step(sigma_next, x, denoised)
+
+
+def _at(denoise: Denoiser, x: Latents, sigma: float) -> Latents:
+    return denoise(x, x.new_full((len(x),), sigma))
+
+
+SAMPLERS: Final[dict[str, Sampler]] = {"euler": euler, "heun": heun, "dpmpp-2m": dpmpp_2m}
+"""By the names that a request uses."""

@@ -1,0 +1,97 @@
+"""Samplers against closed forms."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from kinora import request
+from kinora.diffusion import SAMPLERS, Sampler, dpmpp_2m, euler, heun, karras
+from kinora.types import Latents, PerClip
+
+SPREAD = 0.5
+ALL = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
+
+
+def gaussian(x: Latents, sigma: PerClip, /) -> Latents:
+    """The ideal denoiser of normal data of deviation s: D(x; σ) = x·s²/(s² + σ²)."""
+    return x * (SPREAD**2 / (SPREAD**2 + sigma**2))[:, None, None, None, None]
+
+
+def error(sampler: Sampler, steps: int) -> float:
+    """Distance to the exact solution x(σ) = x₀·√((s² + σ²)/(s² + σ₀²)), at the lowest level."""
+    sigmas = karras(steps, 0.01, 20.0)[:-1]
+    x = torch.ones(1, 1, 1, 1, 1, dtype=torch.float64) * sigmas[0]
+    *_, last = sampler(gaussian, x, sigmas)
+    s = SPREAD**2
+    exact = sigmas[0] * math.sqrt((s + sigmas[-1] ** 2) / (s + sigmas[0] ** 2))
+    return abs(last.x.item() - exact)
+
+
+@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2), (dpmpp_2m, 2)])
+def test_a_sampler_converges_at_its_order(sampler: Sampler, order: int) -> None:
+    measured = math.log2(error(sampler, 160) / error(sampler, 320))
+    assert measured == pytest.approx(order, abs=0.15)
+
+
+@ALL
+def test_a_constant_denoiser_is_reached_exactly(sampler: Sampler) -> None:
+    target = torch.randn(2, 3, 4, 5, 6)
+    for steps in (1, 2, 7):
+        sigmas = karras(steps, 0.002, 700.0)
+        x = torch.randn_like(target) * sigmas[0]
+        *_, last = sampler(lambda x, sigma, /: target, x, sigmas)
+        assert torch.equal(last.x, target)
+
+
+@ALL
+def test_normal_noise_becomes_normal_data(sampler: Sampler) -> None:
+    sigmas = karras(60, 0.002, 80.0)
+    x = torch.randn(4, 2, 4, 16, 16, generator=torch.Generator().manual_seed(0)) * sigmas[0]
+    *_, last = sampler(gaussian, x, sigmas)
+    assert last.x.std().item() == pytest.approx(SPREAD, rel=0.1)
+
+
+@ALL
+def test_steps_tell_each_level_after_the_first(sampler: Sampler) -> None:
+    sigmas = karras(5, 0.1, 10.0)
+    x = torch.randn(1, 2, 3, 4, 5) * 10
+    steps = list(sampler(gaussian, x, sigmas))
+    assert [step.sigma for step in steps] == sigmas[1:]
+    assert all(step.x.shape == step.denoised.shape == x.shape for step in steps)
+    assert torch.equal(steps[-1].x, steps[-1].denoised)
+
+
+@ALL
+def test_what_is_passed_in_is_not_changed(sampler: Sampler) -> None:
+    x = torch.randn(1, 2, 3, 4, 5)
+    kept = x.clone()
+    list(sampler(gaussian, x, karras(4, 0.1, 10.0)))
+    assert torch.equal(x, kept)
+
+
+@ALL
+def test_a_clip_does_not_depend_on_its_batch(sampler: Sampler) -> None:
+    x = torch.randn(3, 2, 3, 4, 5)
+    sigmas = karras(4, 0.1, 10.0)
+    *_, together = sampler(gaussian, x, sigmas)
+    *_, alone = sampler(gaussian, x[1:2], sigmas)
+    torch.testing.assert_close(together.x[1:2], alone.x)
+
+
+@pytest.mark.parametrize(("sampler", "calls"), [(euler, 6), (heun, 11), (dpmpp_2m, 6)])
+def test_calls_of_the_denoiser(sampler: Sampler, calls: int) -> None:
+    counted: list[float] = []
+
+    def denoise(x: Tensor, sigma: Tensor, /) -> Tensor:
+        counted.append(sigma[0].item())
+        return gaussian(x, sigma)
+
+    list(sampler(denoise, torch.randn(1, 1, 1, 2, 2), karras(6, 0.1, 10.0)))
+    assert len(counted) == calls
+    assert min(counted) > 0
+
+
+def test_every_sampler_that_a_request_may_name_exists() -> None:
+    assert tuple(SAMPLERS) == request.SAMPLERS

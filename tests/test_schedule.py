@@ -1,0 +1,46 @@
+"""Noise levels."""
+
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kinora.diffusion import karras
+from kinora.errors import RequestError
+
+
+@given(
+    steps=st.integers(2, 200),
+    low=st.floats(1e-4, 1.0),
+    ratio=st.floats(1.01, 1e6),
+    rho=st.floats(1.0, 10.0),
+)
+def test_levels_fall_from_the_highest_to_the_lowest_and_end_in_0(
+    steps: int, low: float, ratio: float, rho: float
+) -> None:
+    sigmas = karras(steps, low, low * ratio, rho)
+    assert len(sigmas) == steps + 1
+    assert math.isclose(sigmas[0], low * ratio, rel_tol=1e-9)
+    assert math.isclose(sigmas[-2], low, rel_tol=1e-9)
+    assert sigmas[-1] == 0
+    assert all(a > b for a, b in pairwise(sigmas))
+
+
+def test_levels_are_evenly_spaced_in_their_root() -> None:
+    roots = [sigma ** (1 / 7) for sigma in karras(9, 0.002, 700.0)[:-1]]
+    gaps = [a - b for a, b in pairwise(roots)]
+    assert all(math.isclose(gap, gaps[0], rel_tol=1e-9) for gap in gaps)
+
+
+def test_one_step_goes_from_the_highest_level_to_0() -> None:
+    assert karras(1, 0.002, 700.0) == pytest.approx([700.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("steps", "low", "high"), [(0, 0.1, 1.0), (3, 0.0, 1.0), (3, 2.0, 1.0), (3, 0.1, math.nan)]
+)
+def test_levels_that_cannot_be_meant_are_refused(steps: int, low: float, high: float) -> None:
+    with pytest.raises(RequestError, match=r"steps 0|noise levels"):
+        karras(steps, low, high)
