@@ -184,7 +184,8 @@ NANO = ModelConfig(
         vector_dim=64,
         norm_groups=8,
     ),
-    vae=VAEConfig(latent_channels=4, channels=(32, 64, 96), blocks=1, norm_groups=8, scale=1.0),
+    # Two blocks: diffusers' temporal decoder has as many in its middle, where ours always has two.
+    vae=VAEConfig(latent_channels=4, channels=(32, 64, 96), blocks=2, norm_groups=8, scale=1.0),
     image_encoder=ImageEncoderConfig(
         patch_size=32, width=64, layers=2, heads=2, mlp_width=128, output_dim=64
     ),
