@@ -1,0 +1,136 @@
+"""What a training run is told: frozen data, stored with every checkpoint.
+
+A run that is resumed must be told the same again, save what is marked as free to change because
+no weight depends on it, or because only the remaining steps do.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kinora.config import NANO, ModelConfig
+from kinora.errors import RequestError
+from kinora.synthetic import SceneConfig
+
+__all__ = ["UNetTraining", "VAETraining"]
+
+FREE: dict[str, Any] = {"free": True}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VAETraining:
+    """How the autoencoder is trained. Raises RequestError when a value can't be meant."""
+
+    model: ModelConfig = NANO
+    seed: int = 0
+    steps: int = field(default=2000, metadata=FREE)
+    """Steps over which the learning rate decays; the run is finished after them."""
+    size: int = 64
+    """Side of the square frames."""
+    clips: int = 4
+    frames: int = 4
+    """Frames of a clip: the decoder looks along time."""
+    still_every: int = 4
+    """Every so many steps, as many pictures come as clips of one frame each."""
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    """What the clips show; size and frames are set by the fields above."""
+    gradient_weight: float = 1.0
+    """Weight of the loss on differences between neighbouring pixels."""
+    kl_weight: float = 1e-4
+    """Weight of the KL divergence, in nats a latent value: enough to keep latents near unit size
+    and a little noisy, far too little to blur."""
+    learning_rate: float = 2e-3
+    floor: float = 0.02
+    """Learning rate at the end, as a share of the highest."""
+    warm_up: int = 100
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    """Largest norm of all gradients together."""
+    average: float = 0.998
+    """Decay of the moving average of the weights."""
+    photos: tuple[str, ...] = field(default=(), metadata=FREE)
+    """Pictures to measure on, besides made-up ones; nothing is learnt from them."""
+    report_every: int = field(default=20, metadata=FREE)
+    save_every: int = field(default=200, metadata=FREE)
+    device: str = field(default="auto", metadata=FREE)
+    compile: bool = field(default=False, metadata=FREE)
+
+    def __post_init__(self) -> None:
+        _positive(self, "steps", "clips", "frames", "still_every", "report_every", "save_every")
+        _multiple("size", self.size, self.model.vae.factor)
+        _rates(self.learning_rate, self.average)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UNetTraining:
+    """How UNet and image encoder are trained. Raises RequestError when a value can't be meant."""
+
+    model: ModelConfig = NANO
+    """The VAE in it is replaced by the trained one; frames and size by the fields below."""
+    seed: int = 0
+    steps: int = field(default=4000, metadata=FREE)
+    width: int = 64
+    height: int = 64
+    frames: int = 8
+    clips: int = 4096
+    """Clips that are rendered and encoded once, before training."""
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    """What the clips show; size and frames are set by the fields above."""
+    aug_mean: float = -3.0
+    aug_std: float = 0.5
+    """ln of the noise added to the photo is normal with these; one draw a clip."""
+    batch: int = 16
+    noise_mean: float = -0.2
+    noise_std: float = 1.4
+    """ln σ is normal with these. The published stages at 576×1024 used 1.0 and 1.6; smaller frames
+    want less noise."""
+    drop_image: float = 0.1
+    drop_context: float = 0.1
+    """Shares of clips that are trained without the photo's latent, without its embedding."""
+    train_image_encoder: bool = True
+    init: str | None = None
+    """Another run to start from (its averaged weights, with a fresh optimiser), perhaps one at a
+    smaller size; its VAE is taken where this run has none."""
+    learning_rate: float = 5e-4
+    floor: float = 0.02
+    warm_up: int = 100
+    weight_decay: float = 1e-2
+    clip_norm: float = 1.0
+    average: float = 0.998
+    photos: tuple[str, ...] = field(default=(), metadata=FREE)
+    """Pictures that sample clips are made of, besides made-up ones."""
+    sample_steps: int = field(default=20, metadata=FREE)
+    report_every: int = field(default=20, metadata=FREE)
+    save_every: int = field(default=200, metadata=FREE)
+    sample_every: int = field(default=400, metadata=FREE)
+    device: str = field(default="auto", metadata=FREE)
+    compile: bool = field(default=False, metadata=FREE)
+
+    def __post_init__(self) -> None:
+        _positive(self, "steps", "frames", "batch", "report_every", "save_every", "sample_every")
+        _multiple("width", self.width, self.model.size_multiple)
+        _multiple("height", self.height, self.model.size_multiple)
+        _rates(self.learning_rate, self.average)
+        if self.clips < self.batch:
+            raise RequestError(f"clips {self.clips}: must be at least one batch of {self.batch}")
+        for name in ("drop_image", "drop_context"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RequestError(f"{name} {getattr(self, name)}: must be from 0 to 1")
+
+
+def _positive(settings: VAETraining | UNetTraining, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if value < 1:
+            raise RequestError(f"{name} {value}: must be at least 1")
+
+
+def _multiple(name: str, value: int, of: int) -> None:
+    if value < of or value % of:
+        raise RequestError(f"{name} {value}: must be a multiple of {of} for this model")
+
+
+def _rates(learning_rate: float, average: float) -> None:
+    if not learning_rate > 0:
+        raise RequestError(f"learning_rate {learning_rate}: must be above 0")
+    if not 0 <= average < 1:
+        raise RequestError(f"average {average}: must be from 0 to below 1")

@@ -1,0 +1,163 @@
+"""Training the autoencoder on made-up clips."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from kinora.config import ModelConfig
+from kinora.models import VideoAutoencoder
+from kinora.train import checkpoint
+from kinora.train.chance import draws, seed_of
+from kinora.train.data import held_out, read_photos, vae_clips
+from kinora.train.device import mixed_precision, pick_device
+from kinora.train.export import write_vae
+from kinora.train.loop import interruptible, run
+from kinora.train.loss import Loss, vae_loss
+from kinora.train.progress import Journal, Progress, Report
+from kinora.train.settings import VAETraining
+from kinora.train.sheet import write_sheet
+from kinora.train.state import State, make_state
+from kinora.types import Frames
+
+__all__ = ["encode_sample", "train_vae"]
+
+PARTS = ("pixels", "gradient", "kl")
+
+
+def train_vae(
+    settings: VAETraining, folder: Path, *, minutes: float | None = None, report: Report
+) -> bool:
+    """Train the autoencoder in `folder`/vae, going on with what is there; True when finished.
+
+    Leaves checkpoint.safetensors (to go on from), vae.safetensors (averaged weights and the
+    configuration, the latents' scale measured), sheet.png (frames above what became of them) and
+    log.jsonl.
+
+    minutes: stop and save after so long. Ctrl-C saves, too, and then raises KeyboardInterrupt.
+    Raises CheckpointError when the folder's checkpoint was made with other settings, MediaError
+    when a photo can't be read, KinoraError when the loss is no longer a number.
+    """
+    device = pick_device(settings.device)
+    out = folder / "vae"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of("vae weights", settings.seed))
+        network = VideoAutoencoder(settings.model.vae)
+    state = make_state(
+        network, average=settings.average, weight_decay=settings.weight_decay, device=device
+    )
+    checkpoint.restore(out / "checkpoint.safetensors", state, settings)
+    journal = Journal(out / "log.jsonl", report)
+    check = make_check(settings, out, journal, device)
+
+    def save() -> None:
+        checkpoint.save(out / "checkpoint.safetensors", state, settings)
+        check(state)
+
+    with interruptible(minutes) as stop:
+        run(
+            state,
+            make_objective(network, settings, device),
+            settings,
+            names=PARTS,
+            save=save,
+            watch=lambda: None,
+            journal=journal,
+            stop=stop,
+        )
+    return state.step >= settings.steps
+
+
+def make_objective(
+    network: VideoAutoencoder, settings: VAETraining, device: torch.device
+) -> Callable[[int], Loss]:
+    """The loss of a step as a function of its number."""
+    pair = Autoencoding(network)
+    forward = cast(Autoencoding, torch.compile(pair)) if settings.compile else pair
+    precision: Callable[[], AbstractContextManager[None]] = mixed_precision(device)
+
+    def objective(step: int) -> Loss:
+        frames = vae_clips(settings, step, device)
+        b, t, _, h, w = frames.shape
+        factor = settings.model.vae.factor
+        shape = (b * t, settings.model.vae.latent_channels, h // factor, w // factor)
+        noise = torch.randn(shape, generator=draws("posterior", settings.seed, step)).to(device)
+        with precision():
+            made, moments = forward(frames, noise)
+        return vae_loss(
+            made.float(), frames, moments.float(), settings.gradient_weight, settings.kl_weight
+        )
+
+    return objective
+
+
+class Autoencoding(nn.Module):
+    """There and back, as one call, so that it compiles as one."""
+
+    def __init__(self, vae: VideoAutoencoder) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, frames: Frames, noise: Tensor) -> tuple[Frames, Tensor]:
+        moments = self.vae.encode(frames.flatten(0, 1))
+        latents = encode_sample(moments, noise)
+        return self.vae.decode(latents.unflatten(0, frames.shape[:2])), moments
+
+
+def encode_sample(moments: Tensor, noise: Tensor) -> Tensor:
+    """A draw from the posterior; noise: unit normal.  (Kingma & Welling 2014)"""
+    mean, log_variance = moments.chunk(2, dim=1)
+    return mean + (log_variance / 2).exp() * noise
+
+
+def make_check(
+    settings: VAETraining, out: Path, journal: Journal, device: torch.device
+) -> Callable[[State], None]:
+    """Measure the averaged weights on what was not learnt, then write them with their scale."""
+    scenes = replace(settings.scenes, width=settings.size, height=settings.size)
+    scenes = replace(scenes, frames=settings.frames)
+    made_up = held_out(scenes, 16, settings.seed, device).frames
+    config = settings.model
+    photos = read_photos(settings.photos, config.width, config.height, device)
+    network = VideoAutoencoder(config.vae).to(device)
+
+    def check(state: State) -> None:
+        state.average.write_to(network)
+        values, sheets = measure(network, made_up, photos)
+        scale = 1 / values["std"]
+        journal(Progress(stage="check", step=state.step, steps=settings.steps, values=values))
+        write_vae(out / "vae.safetensors", with_scale(config, scale), network)
+        for name, sheet in sheets.items():
+            write_sheet(out / f"{name}.png", sheet)
+
+    return check
+
+
+def with_scale(config: ModelConfig, scale: float) -> ModelConfig:
+    """The same model, whose latents are multiplied by `scale` for the sampler."""
+    return replace(config, vae=replace(config.vae, scale=round(scale, 6)))
+
+
+@torch.no_grad()
+def measure(
+    network: VideoAutoencoder, made_up: Frames, photos: Tensor
+) -> tuple[dict[str, float], dict[str, tuple[Frames, Frames]]]:
+    """Deviation of latents, PSNR on unseen clips and on photos; and frames above their copies."""
+    moments = network.encode(made_up.flatten(0, 1))
+    mean, log_variance = moments.chunk(2, dim=1)
+    spread = (mean.var() + log_variance.exp().mean()).sqrt()
+    values = {"std": spread.item(), "noise": (log_variance / 2).exp().mean().item()}
+    sheets: dict[str, tuple[Frames, Frames]] = {}
+    for name, clips in (("clips", made_up), ("photos", photos[:, None])):
+        if len(clips) == 0:
+            continue
+        mode = network.encode(clips.flatten(0, 1)).chunk(2, dim=1)[0]
+        back = network.decode(mode.unflatten(0, clips.shape[:2])).clamp(-1, 1)
+        error = (back - clips).square().mean((1, 2, 3, 4)) / 4
+        values[f"psnr of {name}"] = (-10 * error.log10()).mean().item()
+        sheets[name] = clips[:4], back[:4]
+    return values, sheets
