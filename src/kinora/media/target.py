@@ -83,18 +83,21 @@ def _check_free(path: Path, *, overwrite: bool) -> None:
         return
     if path.suffix:
         if path.is_dir() or (path.exists() and not path.is_file()):
-            raise OutputError(f"{path}: exists and is not a file. Choose another name")
+            raise _TakenError(f"{path}: exists and is not a file. Choose another name")
         if not overwrite:
             raise _taken(path)
         return
     if not path.is_dir() or path.is_symlink():
-        raise OutputError(
+        raise _TakenError(
             f"{path}: exists and is not a folder. A name without suffix means a folder of PNGs; "
             "for a video add .mp4"
         )
-    names = [entry.name for entry in path.iterdir()]
+    try:
+        names = [entry.name for entry in path.iterdir()]
+    except OSError as error:
+        raise _unwritable(path, error) from error
     if any(not FRAME_NAME.fullmatch(name) for name in names):
-        raise OutputError(f"{path}: holds other things than frames. Choose another name")
+        raise _TakenError(f"{path}: holds other things than frames. Choose another name")
     if names and not overwrite:
         raise _taken(path)
 
