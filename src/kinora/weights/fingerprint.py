@@ -41,8 +41,9 @@ def full_digest(checkpoint: Checkpoint) -> str:
     """SHA-256 over the same header and all values; raises CheckpointError at NaN or infinity."""
     digest = hashlib.sha256(_header(checkpoint))
     for name in sorted(living_shapes(checkpoint.config)):
-        for part in checkpoint.sound_tensor(name).reshape(-1).split(CHUNK):
-            digest.update(_bytes(part))
+        flat = checkpoint.sound_tensor(name).reshape(-1)
+        for start in range(0, len(flat), CHUNK):
+            digest.update(_bytes(flat[start : start + CHUNK]))
         checkpoint.forget(name)
     return digest.hexdigest()
 

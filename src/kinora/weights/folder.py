@@ -11,7 +11,7 @@ from kinora.weights.diffusers import COMPONENTS, diffusers_table
 from kinora.weights.folder_config import read_config
 from kinora.weights.read import TensorFile
 
-__all__ = ["CONFIG_FILES", "component_stem", "index_names", "open_folder", "weight_names"]
+__all__ = ["CONFIG_FILES", "index_names", "open_folder", "shard_names", "weight_names"]
 
 CONFIG_FILES = (
     "model_index.json",
@@ -22,21 +22,21 @@ CONFIG_FILES = (
 )
 
 
-def component_stem(component: str) -> str:
+def _stem(component: str) -> str:
     """The name of a component's weights without its endings."""
     return "model" if component == "image_encoder" else "diffusion_pytorch_model"
 
 
 def weight_names(component: str, *, half: bool) -> list[str]:
     """The single files that a component's weights may come in, the preferred one first."""
-    stem = component_stem(component)
+    stem = _stem(component)
     endings = [".fp16", ""] if half else ["", ".fp16"]
     return [f"{component}/{stem}{ending}.safetensors" for ending in endings]
 
 
 def index_names(component: str, *, half: bool) -> list[str]:
     """The indices of weights that come in several files, in the same order."""
-    stem = component_stem(component)
+    stem = _stem(component)
     full = [f"{component}/{stem}.safetensors.index.json"]
     fp16 = [
         f"{component}/{stem}.safetensors.index.fp16.json",
@@ -88,7 +88,7 @@ def _files(path: Path, component: str, half: bool) -> Iterator[TensorFile]:
     raise CheckpointError(f"{path} is incomplete: {singles[0]} is missing{hint}")
 
 
-def _shards(index: Path) -> list[Path]:
+def shard_names(index: Path) -> list[str]:
     """The files that an index names, which must lie beside it."""
     try:
         names = sorted(set(cast("dict[str, str]", _read_json(index)["weight_map"]).values()))
@@ -96,6 +96,11 @@ def _shards(index: Path) -> list[Path]:
         raise CheckpointError(f"{index} is damaged: it has no weight_map") from error
     if any(Path(name).name != name for name in names):
         raise CheckpointError(f"{index} names files outside its folder; it is not trusted")
+    return names
+
+
+def _shards(index: Path) -> list[Path]:
+    names = shard_names(index)
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
         raise CheckpointError(

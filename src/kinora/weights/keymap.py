@@ -36,8 +36,31 @@ class Op(NamedTuple):
     to_theirs: Callable[[tuple[Tensor, ...]], Tensor]
 
 
-def _identity() -> Op:
-    return Op("identity", lambda theirs: (theirs,), lambda ours: ours[0])
+def _alone(ours: tuple[Tensor, ...]) -> Tensor:
+    return ours[0]
+
+
+def _identity(theirs: Tensor) -> tuple[Tensor, ...]:
+    return (theirs,)
+
+
+def _transpose(theirs: Tensor) -> tuple[Tensor, ...]:
+    return (theirs.T,)
+
+
+def _transpose_back(ours: tuple[Tensor, ...]) -> Tensor:
+    return ours[0].T
+
+
+def _split3(theirs: Tensor) -> tuple[Tensor, ...]:
+    if len(theirs) % 3:
+        raise CheckpointError(f"a shape of {list(theirs.shape)} can't be three equal parts")
+    q, k, v = theirs.reshape(3, -1, *theirs.shape[1:])
+    return q, k, v
+
+
+def _join3(ours: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat(ours)
 
 
 def _squeeze(axes: int) -> Op:
@@ -52,13 +75,13 @@ def _squeeze(axes: int) -> Op:
     return Op(f"squeeze{axes}", to_ours, to_theirs)
 
 
-IDENTITY = _identity()
+IDENTITY = Op("identity", _identity, _alone)
 SQUEEZE = _squeeze(1)
 """A convolution over time, [o, i, 3, 1, 1], is ours over frames × pixels, [o, i, 3, 1]."""
 SQUEEZE2 = _squeeze(2)
 """A 1 × 1 convolution is a linear layer."""
-TRANSPOSE = Op("transpose", lambda theirs: (theirs.T,), lambda ours: ours[0].T)
-SPLIT3 = Op("split3", lambda theirs: theirs.chunk(3), lambda ours: torch.cat(ours))
+TRANSPOSE = Op("transpose", _transpose, _transpose_back)
+SPLIT3 = Op("split3", _split3, _join3)
 """q, k and v in one tensor, one below the other."""
 
 

@@ -88,7 +88,9 @@ def bad_values(tensor: Tensor) -> str | None:
 
     A sum is not finite when a value isn't, so that one quick pass is enough for healthy weights.
     """
-    for part in tensor.detach().reshape(-1).split(CHUNK):
+    flat = tensor.detach().reshape(-1)
+    for start in range(0, len(flat), CHUNK):
+        part = flat[start : start + CHUNK]
         if not torch.isfinite(part.sum(dtype=torch.float32)) and not part.isfinite().all():
             return "NaN" if part.isnan().any() else "infinity"
     return None

@@ -6,7 +6,7 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,10 @@ from kinora.weights.read import DTYPE_NAMES
 __all__ = ["Planned", "new_file", "new_folder", "write_tensors"]
 
 
+def _nothing(*_: object) -> None:
+    pass
+
+
 class Planned(NamedTuple):
     """A tensor that will be written: what the header says of it, and how to make it."""
 
@@ -27,18 +31,31 @@ class Planned(NamedTuple):
     dtype: torch.dtype
     shape: tuple[int, ...]
     make: Callable[[], Tensor]
+    release: Callable[[], None] = _nothing
+    """Called once it is written."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
-def write_tensors(path: Path, plan: Sequence[Planned], metadata: Mapping[str, str]) -> None:
+def write_tensors(
+    path: Path,
+    plan: Sequence[Planned],
+    metadata: Mapping[str, str],
+    wrote: Callable[[int], None] = _nothing,
+) -> None:
     """Write a safetensors file at `path`, which should be a temporary name.
 
     Wide numbers come first, then names in order, as the safetensors library lays them out.
+    wrote: told the bytes of each tensor once it is written.
     """
     ordered = sorted(plan, key=lambda item: (-item.dtype.itemsize, item.key))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offset = 0
     for item in ordered:
-        end = offset + torch.Size(item.shape).numel() * item.dtype.itemsize
+        end = offset + item.size
         header[item.key] = {
             "dtype": DTYPE_NAMES[item.dtype],
             "shape": item.shape,
@@ -55,12 +72,14 @@ def write_tensors(path: Path, plan: Sequence[Planned], metadata: Mapping[str, st
             if tuple(tensor.shape) != item.shape:
                 raise ValueError(f"{item.key}: planned {item.shape}, made {tuple(tensor.shape)}")
             file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            item.release()
+            wrote(item.size)
         file.flush()
         os.fsync(file.fileno())
 
 
 @contextmanager
-def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def new_file(path: Path, *, overwrite: bool) -> Generator[Path, None, None]:
     """A temporary name beside `path`, which takes its name when the block ends well.
 
     Raises OutputError when `path` exists and must not be replaced, or can't be written.
@@ -76,7 +95,7 @@ def new_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def new_folder(path: Path, *, overwrite: bool) -> Generator[Path, None, None]:
     """The same for a folder. Only a diffusers folder or an empty one is ever replaced."""
     empty = path.is_dir() and not any(path.iterdir())
     if not empty:
@@ -100,7 +119,7 @@ def _refuse_existing(path: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def _temporary_folder(path: Path) -> Iterator[Path]:
+def _temporary_folder(path: Path) -> Generator[Path, None, None]:
     """A hidden folder on the same disk, gone afterwards whatever happens."""
     folder: Path | None = None
     try:
