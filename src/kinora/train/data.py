@@ -1,4 +1,4 @@
-"""Frames to train and to measure on: made-up clips, and photos by name."""
+"""Frames to train and to measure on."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,40 +8,80 @@ from torch import Tensor
 
 from kinora.media import fit, load_photo
 from kinora.synthetic import ClipBatch, SceneConfig, make_clips
-from kinora.train.chance import seed_of
+from kinora.train.chance import draws, seed_of
 from kinora.train.settings import VAETraining
 from kinora.types import Frames, Images
 
-__all__ = ["held_out", "read_photos", "to_bytes", "to_pixels", "vae_clips"]
+__all__ = [
+    "crops",
+    "held_out",
+    "pool_scenes",
+    "read_photos",
+    "shuffled",
+    "to_bytes",
+    "to_pixels",
+]
 
 
-def vae_clips(settings: VAETraining, step: int, device: torch.device) -> Frames:
-    """The clips of one step; now and then, as many single frames instead."""
+def shuffled(purpose: str, seed: int, step: int, batch: int, total: int) -> Tensor:
+    """Which of `total` items a step takes: each once in an epoch, in an order of the epoch's own.
+
+    What is left over at the end of an epoch, less than a batch, is not seen in it.
+    """
+    epoch, index = divmod(step, total // batch)
+    order = torch.randperm(total, generator=draws(purpose, seed, epoch))
+    return order[index * batch : (index + 1) * batch]
+
+
+def crops(settings: VAETraining, pool: Tensor, step: int) -> Frames:
+    """The clips of one step, cropped, flipped, recoloured; now and then single frames instead.
+
+    pool: rendered clips, uint8 [n, t, 3, h, w].
+    """
     still = step % settings.still_every == settings.still_every - 1
-    clips, frames = (
-        (settings.clips * settings.frames, 1) if still else (settings.clips, settings.frames)
-    )
-    scenes = replace(settings.scenes, width=settings.size, height=settings.size, frames=frames)
-    seed = seed_of("vae clips", settings.seed, step)
-    return make_clips(scenes, clips, seed, device).frames.contiguous()
+    clips = settings.clips * settings.frames if still else settings.clips
+    generator = draws("crops", settings.seed, step)
+    chosen = torch.randint(len(pool), (clips,), generator=generator)
+    room = pool.shape[-1] - settings.size + 1
+    where = torch.randint(room, (clips, 2), generator=generator).tolist()
+    when = torch.randint(pool.shape[1], (clips,), generator=generator).tolist()
+    taken: list[Tensor] = []
+    for index, (y, x), t in zip(chosen.tolist(), where, when, strict=True):
+        frames = pool[index, t : t + 1] if still else pool[index]
+        crop = frames[..., y : y + settings.size, x : x + settings.size]
+        taken.append(_vary(crop, generator))
+    return to_pixels(torch.stack(taken))
 
 
-def held_out(
-    scenes: SceneConfig, clips: int, seed: int, device: torch.device, index: int = 0
-) -> ClipBatch:
-    """Clips that no step of training sees."""
-    return make_clips(scenes, clips, seed_of("held out", seed, index), device)
+def _vary(clip: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the eight ways to turn and mirror a clip, and of the six orders of its colours."""
+    clip = clip[:, torch.randperm(3, generator=generator)]
+    mirror, upside_down, turned = torch.randint(2, (3,), generator=generator).tolist()
+    axes = [axis for axis, yes in ((3, mirror), (2, upside_down)) if yes]
+    clip = clip.flip(axes) if axes else clip
+    return clip.transpose(2, 3) if turned else clip
 
 
-def read_photos(paths: Sequence[str], width: int, height: int, device: torch.device) -> Images:
+def held_out(scenes: SceneConfig, clips: int, seed: int) -> ClipBatch:
+    """Clips that no step of training sees; the same on every device."""
+    return make_clips(scenes, clips, seed_of("held out", seed))
+
+
+def pool_scenes(settings: VAETraining) -> SceneConfig:
+    """What the autoencoder's pool shows."""
+    size = settings.pool_size
+    return replace(settings.scenes, width=size, height=size, frames=settings.frames)
+
+
+def read_photos(paths: Sequence[str], width: int, height: int) -> Images:
     """Photos fitted to a size, in [-1, 1]; none gives an empty batch.
 
     Raises MediaError when one can't be read.
     """
     photos = [torch.from_numpy(fit(load_photo(p), (width, height), "crop")) for p in paths]
     if not photos:
-        return torch.zeros(0, 3, height, width, device=device)
-    return to_pixels(torch.stack(photos).permute(0, 3, 1, 2).contiguous().to(device))
+        return torch.zeros(0, 3, height, width)
+    return to_pixels(torch.stack(photos).permute(0, 3, 1, 2).contiguous())
 
 
 def to_pixels(values: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -55,7 +56,7 @@ def bin_edges(mean: float, std: float) -> list[float]:
 def bin_names(edges: Sequence[float]) -> list[str]:
     """Names of the ranges that the edges part, such as "σ 0.32–0.82"."""
     low, high = edges[0], edges[-1]
-    inner = [f"σ {a:.2g}–{b:.2g}" for a, b in zip(edges, edges[1:], strict=False)]
+    inner = [f"σ {a:.2g}–{b:.2g}" for a, b in pairwise(edges)]
     return [f"σ<{low:.2g}", *inner, f"σ>{high:.2g}"]
 
 

@@ -25,12 +25,18 @@ class VAETraining:
     steps: int = field(default=2000, metadata=FREE)
     """Steps over which the learning rate decays; the run is finished after them."""
     size: int = 64
-    """Side of the square frames."""
+    """Side of the square crops that a step sees."""
     clips: int = 4
+    """Clips of a step."""
     frames: int = 4
     """Frames of a clip: the decoder looks along time."""
     still_every: int = 4
     """Every so many steps, as many pictures come as clips of one frame each."""
+    pool: int = 1024
+    """Clips that are rendered once, before training. Crops, flips and swapped colours make each of
+    them new at every use."""
+    pool_size: int = 96
+    """Side of the rendered frames."""
     scenes: SceneConfig = field(default_factory=SceneConfig)
     """What the clips show; size and frames are set by the fields above."""
     gradient_weight: float = 1.0
@@ -52,11 +58,20 @@ class VAETraining:
     report_every: int = field(default=20, metadata=FREE)
     save_every: int = field(default=200, metadata=FREE)
     device: str = field(default="auto", metadata=FREE)
+    workers: int = field(default=2, metadata=FREE)
+    """Processes that render on the CPU; a GPU renders by itself."""
     compile: bool = field(default=False, metadata=FREE)
 
     def __post_init__(self) -> None:
         _positive(self, "steps", "clips", "frames", "still_every", "report_every", "save_every")
         _multiple("size", self.size, self.model.vae.factor)
+        if self.pool_size < self.size:
+            raise RequestError(f"pool_size {self.pool_size}: must be at least size {self.size}")
+        if self.pool < self.clips * self.frames:
+            raise RequestError(
+                f"pool {self.pool}: must be at least the {self.clips * self.frames} pictures of a "
+                "step"
+            )
         _rates(self.learning_rate, self.average)
 
 
@@ -103,6 +118,8 @@ class UNetTraining:
     save_every: int = field(default=200, metadata=FREE)
     sample_every: int = field(default=400, metadata=FREE)
     device: str = field(default="auto", metadata=FREE)
+    workers: int = field(default=2, metadata=FREE)
+    """Processes that render on the CPU; a GPU renders by itself."""
     compile: bool = field(default=False, metadata=FREE)
 
     def __post_init__(self) -> None:

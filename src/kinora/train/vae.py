@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
@@ -13,13 +13,15 @@ from kinora.config import ModelConfig
 from kinora.models import VideoAutoencoder
 from kinora.train import checkpoint
 from kinora.train.chance import draws, seed_of
-from kinora.train.data import held_out, read_photos, vae_clips
+from kinora.train.data import crops, held_out, pool_scenes, read_photos
 from kinora.train.device import mixed_precision, pick_device
 from kinora.train.export import write_vae
-from kinora.train.loop import interruptible, run
+from kinora.train.loop import Stop, interruptible, run
 from kinora.train.loss import Loss, vae_loss
 from kinora.train.progress import Journal, Progress, Report
+from kinora.train.render import rendered
 from kinora.train.settings import VAETraining
+from kinora.train.shards import SHARD, missing_shards, read_shards, write_shards
 from kinora.train.sheet import write_sheet
 from kinora.train.state import State, make_state
 from kinora.types import Frames
@@ -59,9 +61,12 @@ def train_vae(
         check(state)
 
     with interruptible(minutes) as stop:
+        pool = make_pool(settings, out / "pool", device, journal, stop)
+        if pool is None:
+            return False
         run(
             state,
-            make_objective(network, settings, device),
+            make_objective(network, settings, pool, device),
             settings,
             names=PARTS,
             save=save,
@@ -72,8 +77,23 @@ def train_vae(
     return state.step >= settings.steps
 
 
+def make_pool(
+    settings: VAETraining, folder: Path, device: torch.device, journal: Journal, stop: Stop
+) -> Tensor | None:
+    """Render the clips to learn from, or those still missing; None when time ran out."""
+    scenes, steps = pool_scenes(settings), -(-settings.pool // SHARD)
+    missing = missing_shards(folder, settings.pool, {**asdict(scenes), "seed": settings.seed})
+    made = rendered(scenes, "pool", settings.seed, missing, device, settings.workers)
+    frames = ((k, {"frames": tensors["frames"]}) for k, tensors in made)
+    for done, _ in enumerate(write_shards(folder, frames, stop.now), steps - len(missing) + 1):
+        journal(Progress(stage="render", step=done, steps=steps))
+    if stop.now():
+        return None
+    return read_shards(folder, settings.pool)["frames"]
+
+
 def make_objective(
-    network: VideoAutoencoder, settings: VAETraining, device: torch.device
+    network: VideoAutoencoder, settings: VAETraining, pool: Tensor, device: torch.device
 ) -> Callable[[int], Loss]:
     """The loss of a step as a function of its number."""
     pair = Autoencoding(network)
@@ -81,7 +101,7 @@ def make_objective(
     precision: Callable[[], AbstractContextManager[None]] = mixed_precision(device)
 
     def objective(step: int) -> Loss:
-        frames = vae_clips(settings, step, device)
+        frames = crops(settings, pool, step).to(device)
         b, t, _, h, w = frames.shape
         factor = settings.model.vae.factor
         shape = (b * t, settings.model.vae.latent_channels, h // factor, w // factor)
@@ -120,9 +140,9 @@ def make_check(
     """Measure the averaged weights on what was not learnt, then write them with their scale."""
     scenes = replace(settings.scenes, width=settings.size, height=settings.size)
     scenes = replace(scenes, frames=settings.frames)
-    made_up = held_out(scenes, 16, settings.seed, device).frames
+    made_up = held_out(scenes, 16, settings.seed).frames.to(device)
     config = settings.model
-    photos = read_photos(settings.photos, config.width, config.height, device)
+    photos = read_photos(settings.photos, config.width, config.height).to(device)
     network = VideoAutoencoder(config.vae).to(device)
 
     def check(state: State) -> None:
