@@ -175,17 +175,16 @@ SVD_XT_1_1 = replace(SVD_XT, name="svd-xt-1.1")
 NANO = ModelConfig(
     name="nano",
     unet=UNetConfig(
-        latent_channels=4,
-        channels=(64, 128, 128),
+        latent_channels=8,
+        channels=(64, 96, 128),
         blocks=1,
-        attention=(False, True, True),
-        heads=(2, 4, 4),
+        attention=(False, False, True),
+        heads=(2, 3, 4),
         context_dim=64,
         vector_dim=64,
         norm_groups=8,
     ),
-    # Two blocks: diffusers' temporal decoder has as many in its middle, where ours always has two.
-    vae=VAEConfig(latent_channels=4, channels=(32, 64, 96), blocks=2, norm_groups=8, scale=1.0),
+    vae=VAEConfig(latent_channels=8, channels=(32, 64, 96), norm_groups=8, scale=1.0),
     image_encoder=ImageEncoderConfig(
         patch_size=32, width=64, layers=2, heads=2, mlp_width=128, output_dim=64
     ),

@@ -8,6 +8,7 @@ __all__ = [
     "CheckpointError",
     "DeviceError",
     "KinoraError",
+    "KinoraWarning",
     "MediaError",
     "OutputError",
     "RequestError",
@@ -36,3 +37,7 @@ class CheckpointError(KinoraError):
 
 class DeviceError(KinoraError):
     """A device is not there, or has too little memory for what it was asked to do."""
+
+
+class KinoraWarning(UserWarning):
+    """Something that works, but that the user should hear about."""

@@ -7,14 +7,14 @@ once.
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from kinora.config import ModelConfig
 from kinora.errors import RequestError
 
-__all__ = ["FITS", "SAMPLERS", "Photo", "Request"]
+__all__ = ["FITS", "SAMPLERS", "Photo", "Plan", "Request"]
 
 Photo = Any
 """A path, the bytes of an image file, a PIL image, or a uint8 array [h, w, 3]."""
@@ -77,8 +77,8 @@ class Request:
         _choice("sampler", self.sampler, SAMPLERS)
         _choice("fit", self.fit, FITS)
 
-    def resolved(self, config: ModelConfig, photo_size: tuple[int, int]) -> "Request":
-        """The same request with every field filled in.
+    def resolved(self, config: ModelConfig, photo_size: tuple[int, int]) -> "Plan":
+        """What this request comes to for a model and a photo: every field filled in.
 
         config: the model that will run it.
         photo_size: width and height of the photo, which picks the orientation where no size is
@@ -93,18 +93,19 @@ class Request:
                 f"size {size[0]}x{size[1]}: width and height must be multiples of {multiple} for "
                 f"{config.name}; the nearest is {near[0]}x{near[1]}"
             )
-        return replace(
-            self,
+        return Plan(
+            image=self.image,
             frames=_or(self.frames, config.frames),
             size=size,
             steps=_or(self.steps, config.steps),
             fps=_or(self.fps, config.fps),
             motion=_or(self.motion, config.motion),
-            noise_aug=_or(self.noise_aug, config.noise_aug),
+            noise_aug=float(_or(self.noise_aug, config.noise_aug)),
             guidance=_or(self.guidance, config.guidance),
             seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
             sampler=_or(self.sampler, "euler"),
             fit=_or(self.fit, "crop"),
+            decode_chunk=self.decode_chunk,
         )
 
     def cautions(self, config: ModelConfig) -> list[str]:
@@ -121,6 +122,24 @@ class Request:
                 f"{config.width}x{config.height}; much smaller clips come out worse"
             )
         return found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A request with nothing left open; its fields mean what the request's do."""
+
+    image: Photo
+    frames: int
+    size: tuple[int, int]
+    steps: int
+    fps: int
+    motion: int
+    noise_aug: float
+    guidance: tuple[float, float]
+    seed: int
+    sampler: str
+    fit: str
+    decode_chunk: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values for the recipe; the photo is told by its file name only."""

@@ -166,7 +166,9 @@ class VideoUNet(nn.Module):
         embedding = self.embed(c_noise, condition.vector)
         context = condition.context.to(dtype)
         x = torch.cat([x, condition.image.expand(-1, t, -1, -1, -1)], dim=2).to(dtype)
-        x = self.conv_in(rearrange(x, "b t c h w -> (b t) c h w"))
+        # Channels last: blocks in time and transformers then see views, not copies.
+        x = rearrange(x, "b t c h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
+        x = self.conv_in(x)
 
         skips = [x]
         for level in self.down:

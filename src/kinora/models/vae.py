@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from itertools import pairwise
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -160,13 +161,16 @@ class VideoAutoencoder(nn.Module):
 
         Sides must be multiples of the VAE's factor. Computes in the encoder's precision.
         """
-        images = images.to(self.quant_conv.weight.dtype)
-        return self.quant_conv(self.encoder(images))
+        x = images.to(self.quant_conv.weight.dtype, memory_format=torch.channels_last)
+        return self.quant_conv(self.encoder(x))
 
     def decode(self, latents: Latents) -> Frames:
         """The frames of whole clips; not clamped. Computes in the decoder's precision."""
         frames = latents.shape[1]
-        x = rearrange(latents, "b t c h w -> (b t) c h w").to(self.decoder.conv_in.weight.dtype)
+        # Channels last: the blocks in time then see views, not copies.
+        x = rearrange(latents, "b t c h w -> (b t) c h w").to(
+            self.decoder.conv_in.weight.dtype, memory_format=torch.channels_last
+        )
         if self.post_quant_conv is not None:
             x = self.post_quant_conv(x)
         return rearrange(self.decoder(x, frames), "(b t) c h w -> b t c h w", t=frames)

@@ -1,0 +1,320 @@
+"""From photos to clips: the only place where networks, sampler and media meet."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from kinora import __version__
+from kinora.clip import Clip
+from kinora.config import ModelConfig
+from kinora.device import pick_device, pick_dtype
+from kinora.diffusion import SAMPLERS, guided, karras
+from kinora.errors import KinoraWarning, RequestError
+from kinora.media import fit, load_photo
+from kinora.request import Photo, Plan, Request
+from kinora.types import Condition, Frames, Images, Latents, PerClip, Step
+from kinora.weights import Networks, load_networks
+
+__all__ = [
+    "Decoded",
+    "Done",
+    "Encoded",
+    "Event",
+    "Pipeline",
+    "Sampled",
+    "draw_noise",
+    "load",
+    "quantise",
+    "to_pixels",
+]
+
+
+class Encoded(NamedTuple):
+    """The photos have been read and encoded."""
+
+    plans: tuple[Plan, ...]
+    """What the requests came to: every field filled in, the seeds drawn."""
+
+
+class Sampled(NamedTuple):
+    """A step of the sampler is done."""
+
+    step: int
+    """From 1 to `steps`."""
+    steps: int
+    denoised: Latents
+    """The current clean estimate; `Pipeline.preview` makes pictures of it."""
+
+
+class Decoded(NamedTuple):
+    """Some more frames are decoded."""
+
+    done: int
+    """Frames of each clip decoded so far."""
+    frames: int
+
+
+class Done(NamedTuple):
+    """The clips, in the order of the requests."""
+
+    clips: tuple[Clip, ...]
+
+
+Event = Encoded | Sampled | Decoded | Done
+
+
+SHARED: Final = ("frames", "size", "steps", "sampler", "fit", "decode_chunk")
+"""What the requests of one batch must agree on."""
+
+
+def load(
+    source: str | Path = "nano",
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    vae_dtype: str | None = None,
+    variant: str | None = None,
+) -> "Pipeline":
+    """Load a model, ready to run.
+
+    source: an alias ("nano", which is bundled; "svd", "svd-xt", "svd-xt-1.1"), a hub id, a folder
+        in diffusers' layout, or a .safetensors file.
+    device: "cuda", "cuda:1", "mps" or "cpu"; the best one there is when left out.
+    dtype: "float16", "bfloat16" or "float32"; float16 on CUDA, else float32, when left out.
+    vae_dtype: precision of decoding; `dtype` when left out (the original decodes in float32).
+    variant: which published model a single file holds, for files that don't tell.
+    Raises CheckpointError or DeviceError; what the user should hear comes as a KinoraWarning.
+    """
+    where = pick_device(device)
+    precision = pick_dtype(dtype, where)
+    networks = load_networks(source, device=where, dtype=precision, variant=variant)
+    if vae_dtype is not None:
+        networks.vae.decoder.to(pick_dtype(vae_dtype, where))
+    for note in networks.notes:
+        warnings.warn(note, KinoraWarning, stacklevel=2)
+    return Pipeline(networks)
+
+
+class Pipeline:
+    """A loaded model. `animate` does all; `encode`, `sample` and `decode` are its steps."""
+
+    def __init__(self, networks: Networks) -> None:
+        self.networks = networks
+        self.config = networks.config
+        self.unet, self.vae = networks.unet, networks.vae
+        self.image_encoder = networks.image_encoder
+        self.fingerprint = networks.fingerprint
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.conv_in.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.conv_in.weight.dtype
+
+    def animate(
+        self,
+        image: Photo,
+        *,
+        frames: int | None = None,
+        size: tuple[int, int] | None = None,
+        steps: int | None = None,
+        fps: int | None = None,
+        motion: int | None = None,
+        noise_aug: float | None = None,
+        guidance: tuple[float, float] | None = None,
+        seed: int | None = None,
+        sampler: str | None = None,
+        fit: str | None = None,
+        decode_chunk: int | None = None,
+    ) -> Clip:
+        """Make a clip of a photo. The arguments are the fields of `Request`."""
+        request = Request(
+            image=image,
+            frames=frames,
+            size=size,
+            steps=steps,
+            fps=fps,
+            motion=motion,
+            noise_aug=noise_aug,
+            guidance=guidance,
+            seed=seed,
+            sampler=sampler,
+            fit=fit,
+            decode_chunk=decode_chunk,
+        )
+        return self.animate_batch([request])[0]
+
+    def animate_batch(self, requests: Sequence[Request]) -> list[Clip]:
+        """Make several clips at once; see `stream` for what they must have in common."""
+        for event in self.stream(requests):
+            if isinstance(event, Done):
+                return list(event.clips)
+        raise AssertionError("a stream ends with Done")
+
+    def stream(self, requests: Request | Sequence[Request]) -> Iterator[Event]:
+        """Make clips and tell of every step. Closing the generator cancels at once.
+
+        Requests of one batch agree on frames, size, steps, sampler, fit and decode_chunk; photo,
+        seed, motion, fps, noise_aug and guidance may differ, and don't disturb one another.
+        Raises RequestError, MediaError; CheckpointError when the weights give no numbers.
+        """
+        asked = [requests] if isinstance(requests, Request) else list(requests)
+        photos = [load_photo(request.image) for request in asked]
+        plans = [
+            request.resolved(self.config, photo.size)
+            for request, photo in zip(asked, photos, strict=True)
+        ]
+        shared = agree(plans)
+        for caution in dict.fromkeys(c for request in asked for c in request.cautions(self.config)):
+            warnings.warn(caution, KinoraWarning, stacklevel=2)
+
+        noise = [draw_noise(plan, self.config) for plan in plans]
+        condition = self.encode(
+            to_pixels([fit(p, shared.size, shared.fit) for p in photos]),
+            fps=torch.tensor([float(plan.fps) for plan in plans]),
+            motion=torch.tensor([float(plan.motion) for plan in plans]),
+            noise_aug=torch.tensor([plan.noise_aug for plan in plans]),
+            pixel_noise=torch.stack([pixel for pixel, _ in noise]),
+        )
+        yield Encoded(tuple(plans))
+
+        latents = torch.stack([latent for _, latent in noise])
+        scale = torch.stack([torch.linspace(*plan.guidance, shared.frames) for plan in plans])
+        steps = self.sample(
+            condition, latents, steps=shared.steps, guidance=scale, sampler=shared.sampler
+        )
+        for index, step in enumerate(steps, start=1):
+            latents = step.x
+            yield Sampled(index, shared.steps, step.denoised)
+
+        parts: list[UInt8[np.ndarray, "b n height width 3"]] = []
+        for part in self.decode(latents, shared.decode_chunk):
+            parts.append(quantise(part))
+            yield Decoded(sum(p.shape[1] for p in parts), shared.frames)
+        clips = zip(np.concatenate(parts, axis=1), plans, strict=True)
+        yield Done(tuple(Clip(frames, plan.fps, self.recipe(plan)) for frames, plan in clips))
+
+    @torch.no_grad()
+    def encode(
+        self,
+        images: Images,
+        *,
+        fps: PerClip,
+        motion: PerClip,
+        noise_aug: PerClip,
+        pixel_noise: Images,
+    ) -> Condition:
+        """What the UNet is told of each photo.
+
+        images: fitted, in [-1, 1]; the image encoder sees them as they are, the VAE with
+        noise_aug · pixel_noise added, in fp32.
+        fps: as the viewer sees them; the model is told one less.
+        """
+        images = images.to(self.device)
+        noise_aug = noise_aug.to(self.device)
+        noisy = images + noise_aug[:, None, None, None] * pixel_noise.to(self.device)
+        mode, _ = self.vae.encode(noisy).chunk(2, dim=1)
+        return Condition(
+            image=mode[:, None],
+            context=self.image_encoder(images),
+            vector=torch.stack([fps.to(self.device) - 1, motion.to(self.device), noise_aug], dim=1),
+        )
+
+    def sample(
+        self,
+        condition: Condition,
+        noise: Latents,
+        *,
+        steps: int,
+        guidance: Float[Tensor, "b t"],
+        sampler: str = "euler",
+    ) -> Iterator[Step]:
+        """Walk from unit normal noise to clean latents; the last step's `x` is the result.
+
+        noise: fp32. guidance: the scale of each frame.
+        """
+        config = self.config
+        sigmas = karras(steps, config.sigma_min, config.sigma_max, config.rho)
+        x = noise.to(self.device) * (1 + sigmas[0] ** 2) ** 0.5
+        denoise = guided(self.unet, condition, guidance.to(self.device))
+        return SAMPLERS[sampler](denoise, x, sigmas)
+
+    def decode(self, latents: Latents, chunk: int | None = None) -> Iterator[Frames]:
+        """Frames of every clip, `chunk` at a time, fp32 and not clamped.
+
+        The whole clip at once is the definition of right. Chunks need less memory, but the frames
+        at their borders don't see each other, and the norms along time see less: pixels change.
+        Clips are decoded one by one, so that one never touches another.
+        """
+        for part in latents.split(chunk or latents.shape[1], dim=1):
+            yield torch.cat([self._decode(clip) for clip in part.split(1)])
+
+    @torch.no_grad()
+    def _decode(self, latents: Latents) -> Frames:
+        return self.vae.decode(latents / self.config.vae.scale).float()
+
+    def preview(self, denoised: Latents, frame: int = -1) -> UInt8[np.ndarray, "b h w 3"]:
+        """One frame of each clip of a clean estimate, decoded by itself, quickly."""
+        alone = denoised[:, frame].unsqueeze(1)
+        return quantise(next(self.decode(alone)))[:, 0]
+
+    def recipe(self, plan: Plan) -> dict[str, object]:
+        """What to repeat a clip with; travels inside its file."""
+        return {
+            "kinora": __version__,
+            "model": self.config.name,
+            "fingerprint": self.fingerprint,
+            "device": self.device.type,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "request": plan.to_dict(),
+        }
+
+
+def agree(plans: Sequence[Plan]) -> Plan:
+    """The first plan, after a check that all want the same of what a batch shares.
+
+    Raises RequestError naming what differs.
+    """
+    if not plans:
+        raise RequestError("no request: a batch needs at least one photo")
+    for name in SHARED:
+        values = {getattr(plan, name) for plan in plans}
+        if len(values) > 1:
+            raise RequestError(
+                f"{name} differs within a batch ({', '.join(map(str, values))}): "
+                "ask for one value, or run the photos one after the other"
+            )
+    return plans[0]
+
+
+def draw_noise(
+    plan: Plan, config: ModelConfig
+) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, "t c h w"]]:
+    """Unit normal noise for the photo's pixels and for the latents, from one seed, in this order.
+
+    Drawn on the CPU in fp32 for each clip by itself, so that a seed means the same everywhere.
+    """
+    (width, height), factor = plan.size, config.vae.factor
+    generator = torch.Generator().manual_seed(plan.seed)
+    pixels = torch.randn(3, height, width, generator=generator)
+    shape = (plan.frames, config.vae.latent_channels, height // factor, width // factor)
+    return pixels, torch.randn(shape, generator=generator)
+
+
+def to_pixels(pictures: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Images:
+    """Pictures as the networks see them, in [-1, 1]."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255 * 2 - 1
+
+
+def quantise(frames: Frames) -> UInt8[np.ndarray, "b t height width 3"]:
+    """Clamp and round to bytes, on the device, before anything is copied from it."""
+    pixels = ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return pixels.permute(0, 1, 3, 4, 2).cpu().numpy()
