@@ -8,7 +8,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from kinora.synthetic.chance import Chance
@@ -56,8 +56,14 @@ class Course(NamedTuple):
         return Tracks(scale * own_scale, scale * own_shift + shift)
 
 
-def draw_course(config: SceneConfig, chance: Chance, fps: Float[Tensor, " b"]) -> Course:
-    """Draw the kind and direction of the movement of each clip."""
+def draw_course(
+    config: SceneConfig, chance: Chance, fps: Float[Tensor, " b"], slow: Bool[Tensor, " b"]
+) -> Course:
+    """Draw the kind and direction of the movement of each clip.
+
+    slow: clips in which the camera may stand still while something moves before it; faster ones
+        would throw it out of the picture.
+    """
     batch, layers = len(fps), config.layers
     kind = chance.pick(config.kinds, batch)
     pan, zoom = (kind == 0).float(), (kind == 1).float()
@@ -70,7 +76,7 @@ def draw_course(config: SceneConfig, chance: Chance, fps: Float[Tensor, " b"]) -
     still = torch.zeros(batch)
     if layers > 1:
         moves[:, -1] = chance.event(config.objects, batch)
-        still = moves[:, -1] * chance.event(0.15, batch)
+        still = moves[:, -1] * chance.event(0.25, batch) * slow
     pivot = torch.complex(*chance.uniform(2, batch, low=-0.25, high=0.25).unbind())
     own = _direction(chance, batch)[:, None] * (0.3 + chance.uniform(batch, 1)) * moves
     turn = torch.complex(*(chance.normal(2, batch, 1) * torch.tensor([0.3, 1.0])[:, None, None]))

@@ -11,17 +11,18 @@ from torch import Tensor
 from kinora.synthetic.camera import Course, Tracks, draw_course
 from kinora.synthetic.chance import Chance
 from kinora.synthetic.config import SceneConfig
-from kinora.synthetic.layers import draw_style, paint_layers
+from kinora.synthetic.layers import paint_layers
+from kinora.synthetic.style import draw_style
 from kinora.types import Frames, PerClip
 
 __all__ = ["ClipBatch", "make_clips"]
 
 PROBES = 16
 """Points along a side at which speed is measured."""
+SLOW = 0.25
+"""Part of the top speed up to which the camera may stand still before a thing that moves."""
 ROUNDS = 6
 """Corrections of the strength until the speed is the one that was asked for."""
-SUPERSAMPLE = 2
-"""Samples along a side for each pixel."""
 
 
 class ClipBatch(NamedTuple):
@@ -49,14 +50,15 @@ def make_clips(
     chance = Chance(seed)
     style = draw_style(chance, batch)
     canvas = paint_layers(config, chance, style, device)
-    place = torch.complex(*chance.uniform(2, batch, config.layers, 1, low=-1, high=1).unbind())
+    place = torch.complex(*chance.uniform(2, batch, config.layers, 1, low=-1.0, high=1.0).unbind())
     place = (place / config.width).to(device)
     fps = torch.tensor(config.fps).float()[chance.integer(len(config.fps), batch)]
-    course = Course(*(value.to(device) for value in draw_course(config, chance, fps)))
     low, high = config.motion
     asked = chance.uniform(batch, low=low, high=high) / 255 * config.max_speed
-    asked = (asked * (1 - chance.event(config.static, batch))).to(device)
-    fps = fps.to(device)
+    asked = asked * (1 - chance.event(config.static, batch))
+    course = draw_course(config, chance, fps, asked < SLOW * config.max_speed)
+    course = Course(*(value.to(device) for value in course))
+    asked, fps = asked.to(device), fps.to(device)
     strength, speed = _meet(config, canvas, place, course, asked, fps)
     tracks = course.tracks(strength)
     tracks = Tracks(*(value[..., : config.frames] for value in tracks))
@@ -98,7 +100,7 @@ def _look(
 
 def _meet(
     config: SceneConfig,
-    canvas: Float[Tensor, "b l 4 h w"],
+    canvas: Float[Tensor, "l b 4 h w"],
     place: Complex[Tensor, "b l 1"],
     course: Course,
     asked: Float[Tensor, " b"],
@@ -117,7 +119,7 @@ def _meet(
 
 def _speed(
     config: SceneConfig,
-    canvas: Float[Tensor, "b l 4 h w"],
+    canvas: Float[Tensor, "l b 4 h w"],
     place: Complex[Tensor, "b l 1"],
     tracks: Tracks,
     grid: Complex[Tensor, "y x"],
@@ -131,7 +133,7 @@ def _speed(
         step = (origin * scale[:, 1:] + shift[:, 1:] - grid).abs()
         cover = torch.ones((), device=canvas.device)
         if k > 0:
-            cover = _look(config, canvas[:, k, 3:], origin, place[:, k])[:, 0]
+            cover = _look(config, canvas[k, :, 3:], origin, place[:, k])[:, 0]
         way = way + visible * cover * step
         visible = visible * (1 - cover)
     return way.mean((1, 2, 3))
@@ -139,18 +141,16 @@ def _speed(
 
 def _render(
     config: SceneConfig,
-    canvas: Float[Tensor, "b l 4 h w"],
+    canvas: Float[Tensor, "l b 4 h w"],
     place: Complex[Tensor, "b l 1"],
     tracks: Tracks,
 ) -> Frames:
-    n = SUPERSAMPLE
-    height, width = config.height, config.width
-    grid = _grid(n * width, n * height, height / width, canvas.device)
+    """Look at all layers, the nearer over the farther."""
+    ratio = config.height / config.width
+    grid = _grid(config.width, config.height, ratio, canvas.device)
     picture = torch.zeros((), device=canvas.device)
     for k in range(config.layers):
         scale, shift = (value[:, k, :, None, None] for value in tracks)
-        seen = _look(config, canvas[:, k], (grid - shift) / scale, place[:, k])
-        seen = F.avg_pool2d(rearrange(seen, "b c t y x -> (b t) c y x"), n)
+        seen = _look(config, canvas[k], (grid - shift) / scale, place[:, k])
         picture = seen[:, :3] + picture * (1 - seen[:, 3:])
-    frames = rearrange(picture, "(b t) c y x -> b t c y x", t=config.frames)
-    return (frames * 2 - 1).clamp(-1, 1)
+    return rearrange(picture * 2 - 1, "b c t y x -> b t c y x").clamp(-1, 1).contiguous()

@@ -33,6 +33,8 @@ class SceneConfig:
     """Shares of pans, zooms, and mixtures of both with roll."""
     objects: float = 0.4
     """Share of clips whose nearest layer is something that moves by itself."""
+    defocus: float = 0.15
+    """Share of clips whose background is out of focus."""
     margin: float = 0.25
     """How far layers reach beyond the view on every side, in fractions of the view; beyond that
     they are mirrored."""
@@ -42,7 +44,7 @@ class SceneConfig:
     def __post_init__(self) -> None:
         sides = (self.width, self.height, self.frames, self.layers, *self.fps)
         low, high = self.motion
-        shares = (self.static, self.objects, *self.kinds)
+        shares = (self.static, self.objects, self.defocus, *self.kinds)
         checks = (
             (min(sides, default=0) >= 1 and len(self.fps) > 0, "sizes, layers and fps must be ≥ 1"),
             (self.shapes >= 0, "shapes must not be negative"),
