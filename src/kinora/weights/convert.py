@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -152,31 +153,26 @@ def _plan(
         if supply is not None:
             kind = dtype or supply.dtype(rule.ours[0])
             shape = table.theirs_shape(key, known)
-            plan.append(Planned(key, kind, shape, *_making(rule, supply, kind)))
+            make = partial(_make, rule, supply, kind)
+            plan.append(Planned(key, kind, shape, make, partial(_release, rule, supply)))
     return plan
 
 
-def _making(
-    rule: Rule, supply: Supply, dtype: torch.dtype
-) -> tuple[Callable[[], Tensor], Callable[[], None]]:
-    """How a tensor of the target is made, and let go of."""
-    unused = rule.ours[0].startswith("unused.")
+def _make(rule: Rule, supply: Supply, dtype: torch.dtype) -> Tensor:
+    """A tensor of the target; one that the networks need must be sound."""
+    stored = tuple(map(supply.tensor, rule.ours))
+    made = rule.op.to_theirs(stored).to(dtype)
+    bad = None if rule.ours[0].startswith("unused.") else bad_values(made)
+    if bad is None:
+        return made
+    if any(map(bad_values, stored)):
+        raise CheckpointError(f"the source is damaged: tensor {rule.ours[0]} holds {bad}")
+    raise CheckpointError(f"tensor {rule.ours[0]} has values that {dtype} can't hold")
 
-    def make() -> Tensor:
-        stored = tuple(map(supply.tensor, rule.ours))
-        made = rule.op.to_theirs(stored).to(dtype)
-        bad = None if unused else bad_values(made)
-        if bad is None:
-            return made
-        if any(map(bad_values, stored)):
-            raise CheckpointError(f"the source is damaged: tensor {rule.theirs} holds {bad}")
-        raise CheckpointError(f"tensor {rule.theirs} has values that {dtype} can't hold")
 
-    def release() -> None:
-        for name in rule.ours:
-            supply.forget(name)
-
-    return make, release
+def _release(rule: Rule, supply: Supply) -> None:
+    for name in rule.ours:
+        supply.forget(name)
 
 
 def _folder_plans(

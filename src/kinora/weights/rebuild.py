@@ -1,7 +1,6 @@
 """Tensors that a format wants and a checkpoint doesn't have, made again where that is possible."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,18 +9,6 @@ from kinora.weights.checkpoint import Checkpoint
 from kinora.weights.names import living_shapes, unused_shapes
 
 __all__ = ["Rebuilt", "Supply"]
-
-
-class Supply(Protocol):
-    """Something that gives tensors by our names."""
-
-    def has(self, name: str) -> bool: ...
-
-    def dtype(self, name: str) -> torch.dtype: ...
-
-    def tensor(self, name: str) -> Tensor: ...
-
-    def forget(self, name: str) -> None: ...
 
 
 class Rebuilt:
@@ -72,3 +59,7 @@ class Rebuilt:
 
     def _exact(self, name: str) -> Tensor:
         return self._source.tensor(f"vae.{name}").double()
+
+
+Supply = Checkpoint | Rebuilt
+"""Something that gives tensors by our names."""

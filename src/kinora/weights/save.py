@@ -1,6 +1,7 @@
 """Save a model in our own format: one safetensors file with the configuration in its metadata."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,21 +47,22 @@ def save_networks(
         state = given.state_dict() if isinstance(given, nn.Module) else given
         tensors.update({f"{network}.{name}": tensor for name, tensor in state.items()})
     _check(Path(path), config, tensors)
-    plan = [_planned(name, tensor, dtype) for name, tensor in tensors.items()]
+    plan = [_planned(name, tensor, dtype or tensor.dtype) for name, tensor in tensors.items()]
     with new_file(Path(path), overwrite=overwrite) as temporary:
         write_tensors(temporary, plan, own_metadata(config))
     return Path(path)
 
 
-def _planned(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Planned:
-    def make() -> Tensor:
-        stored = tensor.detach().to("cpu", dtype or tensor.dtype)
-        bad = bad_values(stored)
-        if bad is not None:
-            raise CheckpointError(f"{name} can't be stored as {stored.dtype}: it would hold {bad}")
-        return stored
+def _planned(name: str, tensor: Tensor, dtype: torch.dtype) -> Planned:
+    return Planned(name, dtype, tuple(tensor.shape), partial(_stored, name, tensor, dtype))
 
-    return Planned(name, dtype or tensor.dtype, tuple(tensor.shape), make)
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    stored = tensor.detach().to("cpu", dtype)
+    bad = bad_values(stored)
+    if bad is not None:
+        raise CheckpointError(f"{name} can't be stored as {dtype}: it would hold {bad}")
+    return stored
 
 
 def _check(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
