@@ -163,3 +163,9 @@ def test_brightness_falls_off_with_frequency_as_in_photos() -> None:
 def test_a_wrong_config_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(RequestError, match="synthetic scenes"):
         SceneConfig(**wrong)
+
+
+def test_nothing_stays_on_the_cpu_when_clips_are_made_elsewhere() -> None:
+    """The meta device computes no values, but refuses to mix devices as an accelerator does."""
+    clips = make_clips(replace(SMALL, shapes=10), 3, 0, device="meta")
+    assert {value.device.type for value in (*clips[:4], *clips.tracks)} == {"meta"}

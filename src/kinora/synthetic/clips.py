@@ -129,7 +129,7 @@ def _speed(
     way = torch.zeros((), device=canvas.device)
     for k in reversed(range(config.layers)):
         scale, shift = (value[:, k, :, None, None] for value in tracks)
-        origin = (grid - shift[:, :-1]) / scale[:, :-1]
+        origin = (grid - shift[:, :-1]) * (1 / scale[:, :-1])
         step = (origin * scale[:, 1:] + shift[:, 1:] - grid).abs()
         cover = torch.ones((), device=canvas.device)
         if k > 0:
@@ -151,6 +151,6 @@ def _render(
     picture = torch.zeros((), device=canvas.device)
     for k in range(config.layers):
         scale, shift = (value[:, k, :, None, None] for value in tracks)
-        seen = _look(config, canvas[k], (grid - shift) / scale, place[:, k])
+        seen = _look(config, canvas[k], (grid - shift) * (1 / scale), place[:, k])
         picture = seen[:, :3] + picture * (1 - seen[:, 3:])
     return rearrange(picture * 2 - 1, "b c t y x -> b t c y x").clamp(-1, 1).contiguous()
