@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from kinora.config import ModelConfig
 from kinora.errors import RequestError
 
-__all__ = ["FITS", "SAMPLERS", "Photo", "Plan", "Request"]
+__all__ = ["FITS", "SAMPLERS", "Photo", "Plan", "Request", "draw_seed"]
 
 Photo = Any
 """A path, the bytes of an image file, a PIL image, or a uint8 array [h, w, 3]."""
@@ -102,7 +102,7 @@ class Request:
             motion=_or(self.motion, config.motion),
             noise_aug=float(_or(self.noise_aug, config.noise_aug)),
             guidance=_or(self.guidance, config.guidance),
-            seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
+            seed=draw_seed() if self.seed is None else self.seed,
             sampler=_or(self.sampler, "euler"),
             fit=_or(self.fit, "crop"),
             decode_chunk=self.decode_chunk,
@@ -148,6 +148,11 @@ class Plan:
         }
         name = Path(self.image).name if isinstance(self.image, str | Path) else None
         return {"image": name, **values}
+
+
+def draw_seed() -> int:
+    """A seed for those who name none; short enough to be typed again."""
+    return secrets.randbelow(2**32)
 
 
 def default_size(config: ModelConfig, photo_size: tuple[int, int]) -> tuple[int, int]:

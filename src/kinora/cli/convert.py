@@ -1,0 +1,118 @@
+"""`kinora convert`: checkpoints from one format to another."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from kinora.cli import options
+from kinora.cli.check import Precision, check_model
+from kinora.cli.display import display, on_terminal
+from kinora.cli.session import out_of_memory
+from kinora.errors import OutputError
+
+__all__ = ["convert"]
+
+
+class Target(StrEnum):
+    """Formats to write."""
+
+    DIFFUSERS = "diffusers"
+    SGM = "sgm"
+    KINORA = "kinora"
+
+
+class Unknown(StrEnum):
+    """What to do about settings that the target has no place for."""
+
+    REFUSE = "refuse"
+    NOTE = "note"
+
+
+FORMATS: dict[Target, Literal["kinora", "sgm", "diffusers"]] = {
+    Target.DIFFUSERS: "diffusers",
+    Target.SGM: "sgm",
+    Target.KINORA: "kinora",
+}
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            show_default=False,
+            help="A checkpoint of any format: a file, a folder, an alias or a hub id.",
+        ),
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DST",
+            show_default=False,
+            help="The file, or for diffusers the folder, to write.",
+        ),
+    ],
+    to: Annotated[
+        Target,
+        typer.Option(
+            show_default=False,
+            help="diffusers: a folder; sgm: the original's single file, which ComfyUI and "
+            "DiffSynth read; kinora: one file with the configuration inside.",
+        ),
+    ],
+    dtype: Annotated[
+        Precision | None,
+        typer.Option(show_default="each tensor's own", help="Number format of all tensors."),
+    ] = None,
+    template: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default="rebuilt, or zeros",
+            help="Original single file to take tensors from that SRC doesn't have; for sgm only.",
+        ),
+    ] = None,
+    variant: options.VariantName = None,
+    unknown_settings: Annotated[
+        Unknown,
+        typer.Option(
+            help="Settings that the target has no place for, such as another number of norm "
+            "groups: refuse, or note them in the configuration for those who set them by hand."
+        ),
+    ] = Unknown.REFUSE,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Overwrite DST.")] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a checkpoint in another format; values are moved, not computed with.
+
+    \b
+    kinora convert svd_xt.safetensors svd-xt/ --to diffusers --dtype float16
+    """
+    check_model(source)
+    if os.path.lexists(target) and not yes and not target.is_dir():
+        raise OutputError(f"{target}: exists already. Overwrite it with -y, or choose another name")
+    bars = on_terminal() and not quiet
+    if not bars:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from kinora import weights
+    from kinora.device import DTYPES
+
+    found = weights.locate(source, half=dtype == Precision.FLOAT16)
+    with out_of_memory("close other programs"), display(shown=bars) as tell:
+        notes = weights.convert(
+            found.path,
+            target,
+            to=FORMATS[to],
+            dtype=None if dtype is None else DTYPES[dtype],
+            variant=variant or found.variant,
+            template=template,
+            unknown_settings="note" if unknown_settings is Unknown.NOTE else "refuse",
+            overwrite=yes,
+            progress=lambda done, total: tell("MiB written", done >> 20, total >> 20),
+        )
+    for note in notes:
+        typer.echo(f"Note: {note}", err=True)
+    typer.echo(os.fsencode(target))

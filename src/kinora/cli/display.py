@@ -1,0 +1,64 @@
+"""Progress on a terminal; silence elsewhere."""
+
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+__all__ = ["Tell", "display", "on_terminal"]
+
+Tell = Callable[[str, int, int], None]
+"""Told the stage, how much of it is done, and how much there is (0: nobody knows)."""
+
+
+def on_terminal() -> bool:
+    """Whether a person watches."""
+    return sys.stderr.isatty()
+
+
+@contextmanager
+def display(*, shown: bool, clips: int = 1) -> Generator[Tell, None, None]:
+    """A bar with the time left, gone in the end, on stderr; results go to stdout past it.
+
+    clips: how many will be made. With several there is a second bar, which moves on whenever a
+    stage called "saving" is over.
+    """
+    if not shown:
+        yield lambda stage, done, total: None
+        return
+    # Imported here: help texts and scripts need none of it.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # a pipe must get what is written to it
+        speed_estimate_period=86400,  # one step may take minutes
+    ) as progress:
+        bar = progress.add_task("", total=None)
+        whole = progress.add_task("all clips", total=clips, visible=clips > 1)
+        current, made = "", 0
+
+        def tell(stage: str, done: int, total: int) -> None:
+            nonlocal current, made
+            if current == "saving" != stage:
+                made += 1
+                progress.update(whole, completed=made)
+            if stage != current:
+                progress.reset(bar, total=total or None, completed=done, description=stage)
+                current = stage
+            else:
+                progress.update(bar, total=total or None, completed=done)
+
+        yield tell

@@ -1,0 +1,147 @@
+"""`kinora info`: what a checkpoint is, or what a clip was made with."""
+
+import json as jsonlib
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from kinora.cli import options
+from kinora.cli.check import check_model, known_config
+from kinora.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from kinora.weights import Description
+
+__all__ = ["info"]
+
+VIDEOS = (".mp4", ".webm", ".gif", ".webp", ".mov", ".mkv", ".avi", ".m4v")
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+
+Facts = dict[str, Any]
+
+
+def info(
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH",
+            show_default=False,
+            help="A checkpoint (file or diffusers folder), a clip (file or folder of frames), or "
+            "nano.",
+        ),
+    ],
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Read everything: every tensor of a checkpoint, every frame of a clip."
+        ),
+    ] = False,
+    variant: options.VariantName = None,
+    json: options.Json = False,
+) -> None:
+    """Tell what a checkpoint is and whether it is complete, or what a clip was made with."""
+    check_model(path)
+    place = Path(path)
+    if place.suffix.lower() in VIDEOS + PICTURES or (place / "frame-0001.png").exists():
+        facts = clip_facts(place, verify=verify)
+    else:
+        facts = checkpoint_facts(path, variant, verify=verify)
+    if json:
+        typer.echo(jsonlib.dumps(facts))
+        return
+    typer.echo(os.fsencode(path))
+    for name, value in facts.items():
+        if name != "path":
+            typer.echo(f"  {name:<12} {_words(value)}")
+
+
+def clip_facts(path: Path, *, verify: bool) -> Facts:
+    """What a clip's file says of it. Raises MediaError."""
+    from kinora.clip import Clip
+    from kinora.media import read_recipe
+
+    recipe = read_recipe(path)
+    facts: Facts = {"path": str(path), "kind": "clip"}
+    if recipe is None:
+        facts["recipe"] = None
+    else:
+        facts |= {name: value for name, value in recipe.items() if name != "request"}
+        request = recipe.get("request")
+        if isinstance(request, dict):
+            facts["request"] = request
+            facts["again"] = _command(recipe.get("model"), cast(dict[str, object], request))
+    if verify:
+        clip = Clip.open(path)
+        width, height = clip.size
+        facts["verified"] = f"{len(clip.frames)} frames of {width}x{height}, {clip.fps} a second"
+    return facts
+
+
+def checkpoint_facts(source: str, variant: str | None, *, verify: bool) -> Facts:
+    """What a checkpoint's header says of it. Raises CheckpointError."""
+    if known_config(source) is not None and source != "nano" and not Path(source).exists():
+        raise CheckpointError(
+            f"{source}: a model by name; name the file or folder that it lies in. "
+            "`kinora models` tells whether it is downloaded"
+        )
+    from kinora import weights
+
+    path = weights.locate(source, half=False).path
+    facts = _described(weights.describe(path, variant=variant))
+    if verify:
+        facts["verified"] = f"SHA-256 {weights.verify(path, variant=variant)}"
+    return facts
+
+
+def _described(found: "Description") -> Facts:
+    config = found.config
+    return {
+        "path": str(found.path),
+        "kind": "checkpoint",
+        "format": found.format,
+        "model": config.name,
+        "trained on": f"{config.frames} frames of {config.width}x{config.height}",
+        "licence": config.licence,
+        "parameters": found.parameters,
+        "unused": found.unused,
+        "dtypes": found.dtypes,
+        "bytes": found.bytes,
+        "complete": not found.problems,
+        "problems": list(found.problems),
+        "fingerprint": found.fingerprint,
+        "notes": list(found.notes),
+    }
+
+
+def _command(model: object, request: Mapping[str, object]) -> str:
+    """The command that makes the clip again."""
+    words = ["kinora", "animate", str(request.get("image") or "PHOTO"), "--model", str(model)]
+    for name, value in request.items():
+        if name == "image" or value is None:
+            continue
+        sign = {"size": "x", "guidance": ":"}.get(name)
+        if sign is not None and isinstance(value, list):
+            value = sign.join(map(str, cast(list[object], value)))
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def _words(value: object) -> str:
+    match value:
+        case dict():
+            pairs = cast(dict[str, object], value).items()
+            return ", ".join(f"{name} {_words(entry)}" for name, entry in pairs)
+        case list():
+            return "; ".join(map(_words, cast(list[object], value))) or "none"
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case None:
+            return "none"
+        case _:
+            return str(value)

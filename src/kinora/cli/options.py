@@ -1,0 +1,196 @@
+"""The options of `kinora animate`, in words; `Request` knows what is right."""
+
+from typing import Annotated
+
+import typer
+
+from kinora.cli.check import Precision, Variant
+from kinora.request import FITS, SAMPLERS
+
+__all__ = [
+    "DType",
+    "DecodeChunk",
+    "Device",
+    "Fit",
+    "Fps",
+    "Frames",
+    "Guidance",
+    "Json",
+    "Model",
+    "Motion",
+    "NoiseAug",
+    "Output",
+    "Overwrite",
+    "Photos",
+    "Quality",
+    "Quiet",
+    "Sampler",
+    "Seed",
+    "Seeds",
+    "Size",
+    "Steps",
+    "VaeDType",
+    "VariantName",
+]
+
+OWN = "the model's own"
+
+Photos = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PHOTO...",
+        show_default=False,
+        help="JPEG, PNG, WebP, BMP, TIFF or GIF; several, or patterns such as '*.jpg'.",
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        show_default="the photo's name in the current folder, or the next free one: photo-2.mp4",
+        help="Name ending in .mp4, .webm, .gif or .webp; without an ending, a folder of PNGs. "
+        "With several clips, or a slash at the end: a folder to put photo.mp4 into.",
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        metavar="MODEL",
+        help="nano (bundled), svd, svd-xt or svd-xt-1.1; a hub id, a folder or a file.",
+    ),
+]
+VariantName = Annotated[
+    Variant | None,
+    typer.Option(
+        "--variant",
+        show_default="told by the file or its name",
+        help="Which published model a single file holds, where it doesn't tell.",
+    ),
+]
+Frames = Annotated[
+    int | None, typer.Option(metavar="N", show_default=OWN, help="Length in frames, 1-256.")
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WxH",
+        show_default="the model's own, turned the way the photo lies",
+        help="Width and height in pixels, such as 1024x576: multiples of 64 for the published "
+        "models, at most 4096.",
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", show_default=OWN, help="Steps of the sampler, 1-1000; more take longer."
+    ),
+]
+Fps = Annotated[
+    int | None,
+    typer.Option(metavar="N", show_default=OWN, help="Frames a second that the viewer sees, 1-60."),
+]
+Motion = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        show_default=OWN,
+        help="How much moves, 0 (little) to 255 (much); others say motion_bucket_id.",
+    ),
+]
+NoiseAug = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        show_default=OWN,
+        help="Deviation of the noise added to the photo, 0-1 where pixels are from -1 to 1; "
+        "more lets the clip stray further from it.",
+    ),
+]
+Guidance = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MIN:MAX",
+        show_default=OWN,
+        help="Guidance scale of the first and of the last frame, such as 1:3, each 0-100; "
+        "1 switches it off.",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        show_default="drawn for each photo, and stored in the clip",
+        help="Chance: a whole number from 0 to 2^63 - 1. The same seed gives the same clip.",
+    ),
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        max=10_000,
+        help="Variations of each photo; their seeds are seed, seed + 1, seed + 2 and so on.",
+    ),
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", show_default=SAMPLERS[0], help=f"How to sample: {', '.join(SAMPLERS)}."
+    ),
+]
+Fit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        show_default=FITS[0],
+        help=f"How a photo of another shape is fitted: {', '.join(FITS)}.",
+    ),
+]
+DecodeChunk = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        show_default="the whole clip",
+        help="Frames decoded at a time, 1-256; few need less memory, but change pixels where "
+        "chunks meet.",
+    ),
+]
+Quality = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=1, max=10, help="Of .mp4, .webm and .webp: 1 (small) to 10 (good)."
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        show_default="the best there is",
+        help="Where to compute: cuda, cuda:1, mps or cpu.",
+    ),
+]
+DType = Annotated[
+    Precision | None,
+    typer.Option(
+        "--dtype",
+        show_default="float16 on cuda, else float32",
+        help="Precision of the networks.",
+    ),
+]
+VaeDType = Annotated[
+    Precision | None,
+    typer.Option(
+        "--vae-dtype",
+        show_default="that of --dtype",
+        help="Precision of decoding; the original decodes in float32.",
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--yes", "-y", help="Overwrite what has the name given with -o.")
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print a JSON object a line, for other programs.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]

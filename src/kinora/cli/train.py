@@ -1,0 +1,220 @@
+"""`kinora train`: the two commands that make a model from nothing."""
+
+import json as jsonlib
+import os
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.models import OptionInfo
+
+from kinora.cli import options
+from kinora.cli.check import check_device, parse_size
+from kinora.cli.display import display, on_terminal
+from kinora.cli.place import find_photos
+from kinora.cli.session import out_of_memory
+
+if TYPE_CHECKING:
+    from kinora.train import Progress, Report
+
+__all__ = ["app", "unet", "vae"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Train a model: first the autoencoder (vae), then the rest (unet). "
+    "The same command again goes on where it stopped.",
+)
+
+Run = Annotated[
+    Path, typer.Option("--run", metavar="DIR", help="Folder of the run; made when missing.")
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X", min=0, show_default="until finished", help="Save and stop after so long."
+    ),
+]
+Photos = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PHOTO",
+        show_default="none",
+        help="Picture, or pattern, to watch progress on; nothing is learnt from it. May be "
+        "repeated.",
+    ),
+]
+
+
+def number(default: str, words: str, low: float = 1) -> OptionInfo:
+    """An option that is a number; left out, it is what the settings say."""
+    return typer.Option(metavar="N", min=low, show_default=default, help=words)
+
+
+STEPS = "Steps after which training is finished; more may be asked for later."
+RATE = "Highest learning rate, above 0."
+SEED = "Chance, a whole number from 0: of first weights, clips and noise."
+SAVE = "Steps from one checkpoint to the next."
+WORKERS = "Processes that render clips, where the CPU does."
+COMPILE = "Compile the networks first; worth it on a GPU."
+DEVICE = "Where to compute: cuda, cuda:1 or cpu."
+
+
+@app.command()
+def vae(
+    run: Run = Path("runs/nano"),
+    steps: Annotated[int | None, number("2000", STEPS)] = None,
+    minutes: Minutes = None,
+    size: Annotated[int | None, number("64", "Side of the square crops, in pixels.")] = None,
+    frames: Annotated[int | None, number("4", "Frames of a clip.")] = None,
+    clips: Annotated[int | None, number("4", "Clips a step.")] = None,
+    pool: Annotated[int | None, number("1024", "Clips rendered before training.")] = None,
+    learning_rate: Annotated[float | None, number("0.002", RATE, 0)] = None,
+    seed: Annotated[int | None, number("0", SEED, 0)] = None,
+    photos: Photos = None,
+    save_every: Annotated[int | None, number("200", SAVE)] = None,
+    workers: Annotated[int | None, number("2", WORKERS)] = None,
+    compile: Annotated[bool, typer.Option("--compile", help=COMPILE)] = False,
+    device: options.Device = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train the autoencoder on clips made from nothing.
+
+    Leaves it in DIR/vae, for `kinora train unet`. The same command again goes on.
+    """
+    given = _given(
+        {
+            "steps": steps,
+            "size": size,
+            "frames": frames,
+            "clips": clips,
+            "pool": pool,
+            "learning_rate": learning_rate,
+            "seed": seed,
+            "save_every": save_every,
+            "workers": workers,
+            "compile": compile,
+            "device": device,
+            "photos": _photos(photos),
+        }
+    )
+    check_device(device)
+    from kinora.train import VAETraining, train_vae
+
+    settings = VAETraining(**given)
+    with out_of_memory("lower --size, --frames or --clips"), _report(json, quiet) as report:
+        finished = train_vae(settings, run, minutes=minutes, report=report)
+    _end(finished, run / "vae" / "vae.safetensors")
+
+
+@app.command()
+def unet(
+    run: Run = Path("runs/nano"),
+    steps: Annotated[int | None, number("4000", STEPS)] = None,
+    minutes: Minutes = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH", show_default="64x64", help="Width and height of the clips, in pixels."
+        ),
+    ] = None,
+    frames: Annotated[int | None, number("8", "Frames of a clip.")] = None,
+    clips: Annotated[int | None, number("4096", "Clips encoded before training.")] = None,
+    batch: Annotated[int | None, number("16", "Clips a step.")] = None,
+    learning_rate: Annotated[float | None, number("0.0005", RATE, 0)] = None,
+    noise_mean: Annotated[
+        float | None,
+        typer.Option(metavar="X", show_default="-0.2", help="Mean of the noise level's logarithm."),
+    ] = None,
+    noise_std: Annotated[float | None, number("1.4", "Its deviation, above 0.", 0)] = None,
+    seed: Annotated[int | None, number("0", SEED, 0)] = None,
+    photos: Photos = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default="random weights",
+            help="Run to start from, perhaps one at a smaller size.",
+        ),
+    ] = None,
+    save_every: Annotated[int | None, number("200", SAVE)] = None,
+    sample_every: Annotated[int | None, number("400", "Steps between sample sheets.")] = None,
+    workers: Annotated[int | None, number("2", WORKERS)] = None,
+    compile: Annotated[bool, typer.Option("--compile", help=COMPILE)] = False,
+    device: options.Device = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train UNet and image encoder, with the autoencoder that `kinora train vae` left in DIR.
+
+    Leaves DIR/model.safetensors, for `kinora animate --model`. The same command again goes on.
+    """
+    width, height = parse_size(size) or (None, None)
+    given = _given(
+        {
+            "steps": steps,
+            "width": width,
+            "height": height,
+            "frames": frames,
+            "clips": clips,
+            "batch": batch,
+            "learning_rate": learning_rate,
+            "noise_mean": noise_mean,
+            "noise_std": noise_std,
+            "seed": seed,
+            "init": None if init is None else str(init),
+            "save_every": save_every,
+            "sample_every": sample_every,
+            "workers": workers,
+            "compile": compile,
+            "device": device,
+            "photos": _photos(photos),
+        }
+    )
+    check_device(device)
+    from kinora.train import UNetTraining, train_unet
+
+    settings = UNetTraining(**given)
+    with out_of_memory("lower --size, --frames or --batch"), _report(json, quiet) as report:
+        finished = train_unet(settings, run, minutes=minutes, report=report)
+    _end(finished, run / "model.safetensors")
+
+
+def _given(values: Mapping[str, object]) -> dict[str, Any]:
+    """What was said; the rest is left to the settings."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _photos(names: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(map(str, find_photos(names or ())))
+
+
+@contextmanager
+def _report(json: bool, quiet: bool) -> "Generator[Report, None, None]":
+    """Tells of a run: a line a report, and a bar below on a terminal."""
+    with display(shown=on_terminal() and not quiet) as tell:
+
+        def report(progress: "Progress") -> None:
+            if json:
+                typer.echo(jsonlib.dumps(asdict(progress)))
+            elif progress.values and not quiet:
+                typer.echo(progress.line(), err=True)
+            tell(progress.stage, progress.step, progress.steps)
+
+        try:
+            yield report
+        except KeyboardInterrupt:
+            typer.echo("Stopped and saved; the same command again goes on", err=True)
+            raise
+
+
+def _end(finished: bool, path: Path) -> None:
+    """Say where the result lies."""
+    if not finished:
+        typer.echo("Time is up, all is saved; the same command again goes on", err=True)
+    if path.exists():
+        typer.echo(os.fsencode(path))
