@@ -36,9 +36,9 @@ SMALL = ModelConfig(
         context_dim=32,
         vector_dim=32,
     ),
-    vae=VAEConfig(channels=(32, 64), scale=0.5),
+    vae=VAEConfig(channels=(32, 64), scale=0.5),  # two blocks a level, as diffusers wants
     image_encoder=ImageEncoderConfig(
-        patch_size=32, width=32, layers=2, heads=2, mlp_width=64, output_dim=32
+        patch_size=112, width=32, layers=1, heads=2, mlp_width=64, output_dim=32
     ),
 )
 """Narrow, but with the 32 norm groups that other libraries insist on."""

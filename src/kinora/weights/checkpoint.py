@@ -49,10 +49,10 @@ class Checkpoint:
         self.table = table
         self.stored = stored
         self.notes = tuple(notes)
-
-    def has(self, name: str) -> bool:
-        """Whether one of our tensors can be read."""
-        return name in self.table and self.table.source(name).theirs in self.stored
+        self.names = frozenset(
+            name for key in stored if key in table.rules for name in table.rules[key].ours
+        )
+        """Our names of all that can be read."""
 
     def dtype(self, name: str) -> torch.dtype:
         """The number format that one of our tensors is stored in."""
@@ -83,7 +83,7 @@ class Checkpoint:
 
     def missing(self) -> list[str]:
         """Our names of what the networks need and the files don't hold."""
-        return [name for name in living_shapes(self.config) if not self.has(name)]
+        return [name for name in living_shapes(self.config) if name not in self.names]
 
     def leftover(self) -> list[str]:
         """Foreign keys that no rule knows."""

@@ -149,7 +149,7 @@ def _plan(
     known = shapes(config)
     plan: list[Planned] = []
     for key, rule in table.rules.items():
-        supply = next((s for s in supplies if all(map(s.has, rule.ours))), None)
+        supply = next((s for s in supplies if s.names.issuperset(rule.ours)), None)
         if supply is not None:
             kind = dtype or supply.dtype(rule.ours[0])
             shape = table.theirs_shape(key, known)

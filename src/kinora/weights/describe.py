@@ -78,6 +78,6 @@ def verify(path: Path, *, variant: str | None = None, half: bool = False) -> str
 def _sizes(checkpoint: Checkpoint) -> Counter[str]:
     sizes: Counter[str] = Counter()
     for name, shape in living_shapes(checkpoint.config).items():
-        if checkpoint.has(name):
+        if name in checkpoint.names:
             sizes[name.partition(".")[0]] += torch.Size(shape).numel()
     return sizes

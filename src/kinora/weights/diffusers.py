@@ -4,6 +4,7 @@ In this table, a key is `component/key`, so that one table serves the whole fold
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import pairwise
 
 from torch import Tensor
@@ -17,6 +18,7 @@ __all__ = ["COMPONENTS", "diffusers_table", "from_diffusers", "to_diffusers"]
 COMPONENTS = ("unet", "vae", "image_encoder")
 
 
+@lru_cache(maxsize=8)
 def diffusers_table(config: ModelConfig) -> KeyMap:
     """The table of a whole diffusers folder."""
 

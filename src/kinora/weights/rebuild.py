@@ -25,15 +25,14 @@ class Rebuilt:
         self._dtype = dtype
         self._living = living_shapes(source.config)
         self._unused = unused_shapes(source.config)
+        self.names = frozenset(self._unused)
+        """Our names of all that can be made."""
         self._folded: dict[str, Callable[[], Tensor]] = {}
         if source.config.vae.temporal_decoder:
             self._folded = {
                 "unused.vae.encoder.conv_out.weight": self._folded_weight,
                 "unused.vae.encoder.conv_out.bias": self._folded_bias,
             }
-
-    def has(self, name: str) -> bool:
-        return name in self._unused
 
     def dtype(self, name: str) -> torch.dtype:
         return self._dtype

@@ -4,6 +4,7 @@ Blocks are numbered flatly there, so the table is a function of the configuratio
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from itertools import count, pairwise
 
 from torch import Tensor
@@ -32,6 +33,7 @@ RES_NORMS = {"in_layers.0": "norm1", "out_layers.0": "norm2"}
 RES_CONVS = {"in_layers.2": "conv1", "out_layers.3": "conv2"}
 
 
+@lru_cache(maxsize=8)
 def sgm_table(config: ModelConfig) -> KeyMap:
     """The table of a whole single-file checkpoint, leftovers included."""
 

@@ -58,9 +58,10 @@ def config_to_metadata(config: ModelConfig) -> str:
 def config_from_metadata(path: Path, text: str) -> ModelConfig:
     """Read it back. Raises CheckpointError, naming the file, when it makes no sense."""
     try:
-        return config_from_dict(json.loads(text))
+        values = json.loads(text)
+        return config_from_dict(values if isinstance(values, dict) else {})
     except (ValueError, AttributeError, CheckpointError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{path}: its metadata can't be understood: {error}") from error
 
 
 def sgm_config(file: TensorFile, variant: str | None) -> tuple[ModelConfig, list[str]]:
