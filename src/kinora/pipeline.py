@@ -211,12 +211,14 @@ class Pipeline:
         motion: PerClip,
         noise_aug: PerClip,
         pixel_noise: Images,
+        context: Float[Tensor, "b 1 d"] | None = None,
     ) -> Condition:
         """What the UNet is told of each photo.
 
         images: fitted, in [-1, 1]; the image encoder sees them as they are, the VAE with
         noise_aug · pixel_noise added, in fp32.
         fps: as the viewer sees them; the model is told one less.
+        context: the image encoder's embedding, where it is to be of other pictures than `images`.
         """
         images = images.to(self.device)
         noise_aug = noise_aug.to(self.device)
@@ -224,7 +226,7 @@ class Pipeline:
         mode, _ = self.vae.encode(noisy).chunk(2, dim=1)
         return Condition(
             image=mode[:, None],
-            context=self.image_encoder(images),
+            context=self.image_encoder(images) if context is None else context,
             vector=torch.stack([fps.to(self.device) - 1, motion.to(self.device), noise_aug], dim=1),
         )
 

@@ -115,8 +115,8 @@ class SpaceTimeTransformer(nn.Module):
         bias = self.space.context(context).repeat_interleave(frames, dim=0)
         space = self.space(tokens, bias)
 
-        index = sinusoid(torch.arange(frames, device=x.device), tokens.shape[2])
-        frame = self.frame_embedding(index).repeat(b, 1)[:, None]
+        index = torch.arange(frames, dtype=torch.float32, device=x.device)
+        frame = self.frame_embedding(sinusoid(index, tokens.shape[2])).repeat(b, 1)[:, None]
         bias = self.time.context(context).repeat_interleave(h * w, dim=0)
         time = rearrange(space + frame, "(b t) n c -> (b n) t c", b=b)
         time = rearrange(self.time(time, bias), "(b n) t c -> (b t) n c", b=b)
