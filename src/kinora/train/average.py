@@ -23,7 +23,7 @@ class Average:
         decay = min(self.decay, (1 + step) / (10 + step))
         pairs = [(self.tensors[n], p) for n, p in network.named_parameters()]
         # One fused call; torch documents it under its private name only.
-        torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage]
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
             [a for a, _ in pairs], [p.detach() for _, p in pairs], 1 - decay
         )
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -108,9 +109,13 @@ def encode_clips(
     first = to_pixels(frames[:, 0])
     noise = torch.randn(first.shape, generator=generator)
     noisy = first + noise_aug[:, None, None, None] * noise
-    moments = [vae.encode(to_pixels(f.to(device))) for f in frames.flatten(0, 1).split(ENCODED)]
-    mean, log_variance = torch.cat(moments).unflatten(0, frames.shape[:2]).chunk(2, dim=2)
-    modes = [vae.encode(f).chunk(2, dim=1)[0] for f in noisy.to(device).split(ENCODED)]
+    b, t = frames.shape[:2]
+    pieces = torch.split(rearrange(frames, "b t c h w -> (b t) c h w"), ENCODED)
+    moments = torch.cat([vae.encode(to_pixels(piece.to(device))) for piece in pieces])
+    mean, log_variance = rearrange(moments, "(b t) c h w -> b t c h w", b=b, t=t).chunk(2, dim=2)
+    modes = [
+        vae.encode(piece.to(device)).chunk(2, dim=1)[0] for piece in torch.split(noisy, ENCODED)
+    ]
     return {
         "mean": mean.half().cpu(),
         "std": (log_variance / 2).exp().half().cpu(),

@@ -41,25 +41,26 @@ def crops(settings: VAETraining, pool: Tensor, step: int) -> Frames:
     still = step % settings.still_every == settings.still_every - 1
     clips = settings.clips * settings.frames if still else settings.clips
     generator = draws("crops", settings.seed, step)
-    chosen = torch.randint(len(pool), (clips,), generator=generator)
     room = pool.shape[-1] - settings.size + 1
-    where = torch.randint(room, (clips, 2), generator=generator).tolist()
-    when = torch.randint(pool.shape[1], (clips,), generator=generator).tolist()
     taken: list[Tensor] = []
-    for index, (y, x), t in zip(chosen.tolist(), where, when, strict=True):
+    for _ in range(clips):
+        index, t, y, x = (_draw(n, generator) for n in (*pool.shape[:2], room, room))
         frames = pool[index, t : t + 1] if still else pool[index]
         crop = frames[..., y : y + settings.size, x : x + settings.size]
         taken.append(_vary(crop, generator))
     return to_pixels(torch.stack(taken))
 
 
+def _draw(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (), generator=generator))
+
+
 def _vary(clip: Tensor, generator: torch.Generator) -> Tensor:
     """One of the eight ways to turn and mirror a clip, and of the six orders of its colours."""
     clip = clip[:, torch.randperm(3, generator=generator)]
-    mirror, upside_down, turned = torch.randint(2, (3,), generator=generator).tolist()
-    axes = [axis for axis, yes in ((3, mirror), (2, upside_down)) if yes]
-    clip = clip.flip(axes) if axes else clip
-    return clip.transpose(2, 3) if turned else clip
+    clip = clip.flip(3) if _draw(2, generator) else clip
+    clip = clip.flip(2) if _draw(2, generator) else clip
+    return clip.transpose(2, 3) if _draw(2, generator) else clip
 
 
 def held_out(scenes: SceneConfig, clips: int, seed: int) -> ClipBatch:

@@ -4,7 +4,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -37,7 +37,7 @@ class Stop:
 
 
 @contextmanager
-def interruptible(minutes: float | None) -> Iterator[Stop]:
+def interruptible(minutes: float | None) -> Generator[Stop]:
     """Turn Ctrl-C and SIGTERM into a request to stop after this step; a second one stops at once.
 
     Afterwards, KeyboardInterrupt is raised if one came. minutes: how long there is time.

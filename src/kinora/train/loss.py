@@ -45,7 +45,8 @@ def draw_sigma(batch: int, mean: float, std: float, generator: torch.Generator) 
     """
     place = torch.randperm(batch, generator=generator) + torch.rand(batch, generator=generator)
     share = (place / batch).clamp(1e-6, 1 - 1e-6)
-    return (mean + std * torch.special.ndtri(share)).exp()
+    quantile = math.sqrt(2) * torch.erfinv(2 * share - 1)
+    return (mean + std * quantile).exp()
 
 
 def bin_edges(mean: float, std: float) -> list[float]:

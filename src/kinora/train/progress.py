@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -74,6 +75,6 @@ class Meter:
         """The means by name, and start over."""
         if self.sums is None or self.counts is None:
             return {}
-        both = torch.stack([self.sums, self.counts]).tolist()
+        sums, counts = cast("list[list[float]]", torch.stack([self.sums, self.counts]).tolist())
         self.sums = self.counts = None
-        return {n: s / c for n, s, c in zip(self.names, *both, strict=True) if c > 0}
+        return {n: s / c for n, s, c in zip(self.names, sums, counts, strict=True) if c > 0}

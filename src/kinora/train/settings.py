@@ -57,7 +57,8 @@ class VAETraining:
     """Pictures to measure on, besides made-up ones; nothing is learnt from them."""
     report_every: int = field(default=20, metadata=FREE)
     save_every: int = field(default=200, metadata=FREE)
-    device: str = field(default="auto", metadata=FREE)
+    device: str | None = field(default=None, metadata=FREE)
+    """Where to compute; the best device that there is when left out."""
     workers: int = field(default=2, metadata=FREE)
     """Processes that render on the CPU; a GPU renders by itself."""
     compile: bool = field(default=False, metadata=FREE)
@@ -117,7 +118,8 @@ class UNetTraining:
     report_every: int = field(default=20, metadata=FREE)
     save_every: int = field(default=200, metadata=FREE)
     sample_every: int = field(default=400, metadata=FREE)
-    device: str = field(default="auto", metadata=FREE)
+    device: str | None = field(default=None, metadata=FREE)
+    """Where to compute; the best device that there is when left out."""
     workers: int = field(default=2, metadata=FREE)
     """Processes that render on the CPU; a GPU renders by itself."""
     compile: bool = field(default=False, metadata=FREE)

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from kinora.errors import CheckpointError
-from kinora.train.checkpoint import write_tensors
+from kinora.train.tensors import read_tensors, write_tensors
 
 __all__ = ["SHARD", "missing_shards", "read_shards", "write_shards"]
 
@@ -53,12 +51,7 @@ def read_shards(folder: Path, clips: int) -> dict[str, Tensor]:
     """The first `clips` of all files, in memory. Raises CheckpointError when one is damaged."""
     out: dict[str, Tensor] = {}
     for k in range(-(-clips // SHARD)):
-        try:
-            shard = load_file(_path(folder, k))
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{_path(folder, k)} can't be read ({error}); remove it to make it anew"
-            ) from error
+        shard, _ = read_tensors(_path(folder, k))
         start, count = k * SHARD, min(SHARD, clips - k * SHARD)
         for name, tensor in shard.items():
             if k == 0:

@@ -27,7 +27,7 @@ def write_sheet(path: Path, rows: Sequence[Frames] | Frames) -> Path:
     return partial.replace(path)
 
 
-def _interleave(rows: Sequence[Frames] | Frames) -> Frames:
+def _interleave(rows: Sequence[Tensor] | Tensor) -> Tensor:
     if isinstance(rows, Tensor):
         return rows
     return rearrange(list(rows), "k b t c h w -> (b k) t c h w")

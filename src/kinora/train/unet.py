@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -11,19 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from kinora.config import ModelConfig
+from kinora.device import pick_device
 from kinora.models import ImageEncoder, VideoUNet
+from kinora.pipeline import Pipeline
 from kinora.train import checkpoint
 from kinora.train.cache import draw_batch, fill_cache
 from kinora.train.chance import draws, seed_of
-from kinora.train.device import mixed_precision, pick_device
-from kinora.train.export import read_vae, write_model
+from kinora.train.export import read_vae
 from kinora.train.loop import interruptible, run
 from kinora.train.loss import Loss, bin_edges, bin_names, by_bin, diffusion_loss, draw_sigma
+from kinora.train.precision import mixed_precision
 from kinora.train.progress import Journal, Report
 from kinora.train.samples import make_sampling
 from kinora.train.settings import UNetTraining
 from kinora.train.state import State, make_state
 from kinora.types import Condition, Latents, PerClip
+from kinora.weights import Networks, save_networks
 
 __all__ = ["Trained", "train_unet"]
 
@@ -60,13 +62,15 @@ def train_unet(
     checkpoint.restore(out / "checkpoint.safetensors", state, settings)
     journal = Journal(out / "log.jsonl", report)
     averaged = Trained(config).to(device)
-    sample = make_sampling(settings, config, vae, averaged, out / "samples")
+    networks = Networks(config, averaged.unet, vae, averaged.image_encoder, "in training", ())
+    sample = make_sampling(settings, Pipeline(networks), out / "samples")
 
     def save() -> None:
         checkpoint.save(out / "checkpoint.safetensors", state, settings)
         state.average.write_to(averaged)
+        parts = {"unet": averaged.unet, "vae": vae, "image_encoder": averaged.image_encoder}
         path = folder / "model.safetensors"
-        write_model(path, config, averaged.unet, vae, averaged.image_encoder)
+        save_networks(path, config, parts, dtype=torch.float16, overwrite=True)
 
     def watch() -> None:
         if state.step % settings.sample_every == 0 or state.step == settings.steps:
@@ -127,7 +131,7 @@ def make_objective(
 ) -> Callable[[int], Loss]:
     """The loss of a step as a function of its number."""
     unet = cast(VideoUNet, torch.compile(network.unet)) if settings.compile else network.unet
-    precision: Callable[[], AbstractContextManager[None]] = mixed_precision(device)
+    precision = mixed_precision(device)
     edges = bin_edges(settings.noise_mean, settings.noise_std)
 
     def forward(x: Latents, c_noise: PerClip, condition: Condition, /) -> Latents:

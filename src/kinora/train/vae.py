@@ -1,23 +1,24 @@
 """Training the autoencoder on made-up clips."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from kinora.config import ModelConfig
+from kinora.device import pick_device
 from kinora.models import VideoAutoencoder
 from kinora.train import checkpoint
 from kinora.train.chance import draws, seed_of
 from kinora.train.data import crops, held_out, pool_scenes, read_photos
-from kinora.train.device import mixed_precision, pick_device
 from kinora.train.export import write_vae
 from kinora.train.loop import Stop, interruptible, run
 from kinora.train.loss import Loss, vae_loss
+from kinora.train.precision import mixed_precision
 from kinora.train.progress import Journal, Progress, Report
 from kinora.train.render import rendered
 from kinora.train.settings import VAETraining
@@ -98,7 +99,7 @@ def make_objective(
     """The loss of a step as a function of its number."""
     pair = Autoencoding(network)
     forward = cast(Autoencoding, torch.compile(pair)) if settings.compile else pair
-    precision: Callable[[], AbstractContextManager[None]] = mixed_precision(device)
+    precision = mixed_precision(device)
 
     def objective(step: int) -> Loss:
         frames = crops(settings, pool, step).to(device)
@@ -123,9 +124,11 @@ class Autoencoding(nn.Module):
         self.vae = vae
 
     def forward(self, frames: Frames, noise: Tensor) -> tuple[Frames, Tensor]:
-        moments = self.vae.encode(frames.flatten(0, 1))
+        moments = self.vae.encode(rearrange(frames, "b t c h w -> (b t) c h w"))
         latents = encode_sample(moments, noise)
-        return self.vae.decode(latents.unflatten(0, frames.shape[:2])), moments
+        return self.vae.decode(
+            rearrange(latents, "(b t) c h w -> b t c h w", b=len(frames))
+        ), moments
 
 
 def encode_sample(moments: Tensor, noise: Tensor) -> Tensor:
@@ -165,18 +168,19 @@ def with_scale(config: ModelConfig, scale: float) -> ModelConfig:
 @torch.no_grad()
 def measure(
     network: VideoAutoencoder, made_up: Frames, photos: Tensor
-) -> tuple[dict[str, float], dict[str, tuple[Frames, Frames]]]:
+) -> tuple[dict[str, float], dict[str, tuple[Tensor, Tensor]]]:
     """Deviation of latents, PSNR on unseen clips and on photos; and frames above their copies."""
-    moments = network.encode(made_up.flatten(0, 1))
+    moments = network.encode(rearrange(made_up, "b t c h w -> (b t) c h w"))
     mean, log_variance = moments.chunk(2, dim=1)
     spread = (mean.var() + log_variance.exp().mean()).sqrt()
     values = {"std": spread.item(), "noise": (log_variance / 2).exp().mean().item()}
-    sheets: dict[str, tuple[Frames, Frames]] = {}
+    sheets: dict[str, tuple[Tensor, Tensor]] = {}
     for name, clips in (("clips", made_up), ("photos", photos[:, None])):
         if len(clips) == 0:
             continue
-        mode = network.encode(clips.flatten(0, 1)).chunk(2, dim=1)[0]
-        back = network.decode(mode.unflatten(0, clips.shape[:2])).clamp(-1, 1)
+        mode = network.encode(rearrange(clips, "b t c h w -> (b t) c h w")).chunk(2, dim=1)[0]
+        latents = rearrange(mode, "(b t) c h w -> b t c h w", b=len(clips))
+        back = network.decode(latents).clamp(-1, 1)
         error = (back - clips).square().mean((1, 2, 3, 4)) / 4
         values[f"psnr of {name}"] = (-10 * error.log10()).mean().item()
         sheets[name] = clips[:4], back[:4]

@@ -1,0 +1,172 @@
+"""Training: whole runs of the test-sized model."""
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from kinora.config import TINY
+from kinora.errors import CheckpointError, KinoraError
+from kinora.synthetic import SceneConfig
+from kinora.train import Progress, UNetTraining, VAETraining, train_unet, train_vae
+from kinora.train.cache import encode_clips
+from kinora.train.chance import draws
+from kinora.train.export import read_vae
+from kinora.weights import load_networks
+
+SCENES = SceneConfig(shapes=6, layers=2, oversample=1.0)
+VAE = VAETraining(
+    model=TINY, steps=4, size=16, pool_size=20, clips=1, frames=2, still_every=2, pool=2,
+    scenes=SCENES, warm_up=2, report_every=1, save_every=2, device="cpu", workers=1,
+)  # fmt: skip
+UNET = UNetTraining(
+    model=TINY, steps=4, width=32, height=16, frames=2, clips=4, batch=2, scenes=SCENES, warm_up=2,
+    sample_steps=1, report_every=1, save_every=2, sample_every=4, device="cpu", workers=1,
+)  # fmt: skip
+
+
+def silent(progress: Progress) -> None:
+    pass
+
+
+def stop_after(step: int) -> Callable[[Progress], None]:
+    """A watcher that presses Ctrl-C when a step has been reported."""
+
+    def report(progress: Progress) -> None:
+        if progress.stage == "train" and progress.step == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return report
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with both networks trained, never interrupted."""
+    run = tmp_path_factory.mktemp("run")
+    assert train_vae(VAE, run, report=silent)
+    assert train_unet(UNET, run, report=silent)
+    return run
+
+
+def same(first: Path, second: Path) -> None:
+    one, two = load_file(first), load_file(second)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def log(run: Path, part: str) -> list[dict[str, object]]:
+    lines = (run / part / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_vae(VAE, tmp_path, report=stop_after(1))
+    assert not train_vae(VAE, tmp_path, minutes=0.0, report=silent)
+    assert train_vae(VAE, tmp_path, report=silent)
+    for name in ("checkpoint", "vae"):
+        same(trained / f"vae/{name}.safetensors", tmp_path / f"vae/{name}.safetensors")
+
+    with pytest.raises(KeyboardInterrupt):
+        train_unet(UNET, tmp_path, report=stop_after(3))
+    assert train_unet(UNET, tmp_path, report=silent)
+    same(trained / "unet/checkpoint.safetensors", tmp_path / "unet/checkpoint.safetensors")
+    same(trained / "model.safetensors", tmp_path / "model.safetensors")
+
+
+def test_a_finished_run_stays_as_it_is(trained: Path) -> None:
+    before = (trained / "unet/checkpoint.safetensors").read_bytes()
+    assert train_unet(UNET, trained, report=silent)
+    assert (trained / "unet/checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_run_hands_out_a_model_that_loads(trained: Path) -> None:
+    path = trained / "model.safetensors"
+    networks = load_networks(path, device=torch.device("cpu"), dtype=torch.float32)
+    config, vae = read_vae(trained / "vae/vae.safetensors", torch.device("cpu"))
+    assert networks.config.vae == config.vae
+    assert (networks.config.frames, networks.config.width, networks.config.height) == (2, 32, 16)
+    for name, parameter in vae.named_parameters():
+        stored = networks.vae.get_parameter(name)
+        torch.testing.assert_close(stored, parameter, rtol=1e-3, atol=1e-6)
+
+
+def test_latents_have_unit_deviation_once_scaled(trained: Path) -> None:
+    config, _ = read_vae(trained / "vae/vae.safetensors", torch.device("cpu"))
+    last = [entry for entry in log(trained, "vae") if entry["stage"] == "check"][-1]
+    values = last["values"]
+    assert isinstance(values, dict)
+    assert config.vae.scale * values["std"] == pytest.approx(1, rel=1e-4)
+
+
+def test_a_run_keeps_a_log_and_sample_sheets(trained: Path) -> None:
+    steps = [entry["step"] for entry in log(trained, "unet") if entry["stage"] == "train"]
+    assert steps == [1, 2, 3, 4]
+    pictures, motions = 2, 2
+    with Image.open(trained / "unet/samples/0000004.png") as sheet:
+        assert sheet.size == (32 * (1 + UNET.frames), 16 * pictures * motions)
+
+
+def test_nothing_half_written_is_left(trained: Path) -> None:
+    assert not [path for path in trained.rglob("*") if "partial" in path.name]
+
+
+def test_a_smaller_run_gives_a_larger_one_its_weights(trained: Path, tmp_path: Path) -> None:
+    larger = replace(UNET, width=64, height=32, frames=3, steps=1, init=str(trained))
+    train_unet(replace(larger, learning_rate=1e-12), tmp_path, report=silent)
+    start = load_file(trained / "unet/checkpoint.safetensors")
+    now = load_file(tmp_path / "unet/checkpoint.safetensors")
+    for name in (name for name in now if name.startswith("weights.")):
+        old = start[name.replace("weights.", "average.")]
+        torch.testing.assert_close(now[name], old, rtol=0, atol=1e-6)
+
+
+def test_the_unet_needs_an_autoencoder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="kinora train vae"):
+        train_unet(UNET, tmp_path, report=silent)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"learning_rate": 1.0}, "learning_rate"),
+        ({"model": replace(TINY, unet=replace(TINY.unet, heads=(1, 2)))}, "model.unet.heads"),
+    ],
+)
+def test_a_changed_setting_is_named(trained: Path, change: dict[str, object], name: str) -> None:
+    with pytest.raises(CheckpointError, match=f"with {name} ") as caught:
+        train_unet(replace(UNET, **change), trained, report=silent)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cache_of_other_clips_is_not_used(trained: Path, tmp_path: Path) -> None:
+    for name in ("vae/vae.safetensors", "unet/cache/recipe.json", "unet/cache/00000.safetensors"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    with pytest.raises(CheckpointError, match="other settings"):
+        train_unet(replace(UNET, seed=5), tmp_path, report=silent)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(tmp_path: Path) -> None:
+    with pytest.raises(KinoraError, match="no longer a number"):
+        train_vae(replace(VAE, learning_rate=1e30, clip_norm=1e30), tmp_path, report=silent)
+    saved = tmp_path / "vae/checkpoint.safetensors"
+    tensors = load_file(saved) if saved.exists() else {}
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_encoded_clips_hold_the_noisy_photo_and_the_clean_picture(trained: Path) -> None:
+    _, vae = read_vae(trained / "vae/vae.safetensors", torch.device("cpu"))
+    frames = torch.randint(256, (3, 2, 3, 16, 32), dtype=torch.uint8)
+    quiet = encode_clips(vae, frames, torch.zeros(3), draws("x", 0))
+    loud = encode_clips(vae, frames, torch.tensor([0.0, 0.5, 0.5]), draws("x", 0))
+    torch.testing.assert_close(quiet["image"][:, 0], quiet["mean"][:, 0], rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(loud["image"][0], quiet["image"][0], rtol=1e-2, atol=1e-3)
+    assert not torch.allclose(loud["image"][1], quiet["image"][1], rtol=1e-2, atol=1e-2)
+    assert torch.equal(loud["picture"], frames[:, 0])

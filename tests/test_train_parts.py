@@ -1,0 +1,241 @@
+"""The parts of training: checkpoints, rates, averages, losses, data."""
+
+import json
+import math
+import os
+import signal
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from kinora.config import TINY
+from kinora.errors import CheckpointError, OutputError, RequestError
+from kinora.synthetic import SceneConfig
+from kinora.train import UNetTraining, VAETraining, tensors
+from kinora.train.average import Average
+from kinora.train.cache import Batch
+from kinora.train.chance import draws, seed_of
+from kinora.train.checkpoint import restore, save
+from kinora.train.data import crops, pool_scenes, shuffled
+from kinora.train.loop import interruptible
+from kinora.train.loss import bin_edges, bin_names, by_bin, diffusion_loss, draw_sigma, vae_loss
+from kinora.train.progress import Meter
+from kinora.train.rate import learning_rate
+from kinora.train.sheet import write_sheet
+from kinora.train.state import State, make_state
+from kinora.train.tensors import write_tensors
+from kinora.types import Condition
+
+SCENES = SceneConfig(shapes=6, layers=2, oversample=1.0)
+VAE = VAETraining(
+    model=TINY, steps=4, size=16, pool_size=20, clips=1, frames=2, still_every=2, pool=2,
+    scenes=SCENES, warm_up=2, report_every=1, save_every=2, device="cpu", workers=1,
+)  # fmt: skip
+UNET = UNetTraining(
+    model=TINY, steps=4, width=32, height=16, frames=2, clips=4, batch=2, scenes=SCENES, warm_up=2,
+    sample_steps=1, report_every=1, save_every=2, sample_every=4, device="cpu", workers=1,
+)  # fmt: skip
+
+
+def test_the_number_of_steps_may_change(tmp_path: Path) -> None:
+    state = tiny_state()
+    save(tmp_path / "c.safetensors", state, VAE)
+    assert restore(tmp_path / "c.safetensors", tiny_state(), replace(VAE, steps=999, photos=("x",)))
+    with pytest.raises(CheckpointError, match="seed 0, but this run has 1"):
+        restore(tmp_path / "c.safetensors", tiny_state(), replace(VAE, seed=1))
+
+
+@pytest.mark.parametrize("damage", [b"", b"not safetensors at all", b"\x80\x02}q\x00."])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "c.safetensors"
+    path.write_bytes(damage)
+    with pytest.raises(CheckpointError, match=r"c\.safetensors"):
+        restore(path, tiny_state(), VAE)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "c.safetensors", tiny_state(width=3), VAE)
+    with pytest.raises(CheckpointError, match=r"weights\.weight is of shape \(2, 3\)"):
+        restore(tmp_path / "c.safetensors", tiny_state(), VAE)
+
+
+def test_an_old_file_survives_a_failed_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file.safetensors"
+    write_tensors(path, {"a": torch.ones(1)}, {})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensors, "save_file", full)
+    with pytest.raises(OutputError, match=r"file\.safetensors: No space left on device"):
+        write_tensors(path, {"a": torch.zeros(1)}, {})
+    assert load_file(path)["a"].item() == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def tiny_state(width: int = 2) -> State:
+    network = torch.nn.Linear(width, 2)
+    return make_state(network, average=0.9, weight_decay=0.5, device=torch.device("cpu"))
+
+
+def test_only_matrices_decay() -> None:
+    state = tiny_state()
+    kinds = [[p.ndim for p in group["params"]] for group in state.optimizer.param_groups]
+    assert kinds == [[2], [1]]
+    assert [group["weight_decay"] for group in state.optimizer.param_groups] == [0.5, 0.0]
+
+
+def test_ctrl_c_asks_first_and_then_insists() -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    def work() -> None:
+        with interruptible(None) as stop:
+            assert not stop.now()
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.now()
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_rate_rises_then_falls_to_its_floor() -> None:
+    rates = [learning_rate(s, peak=2.0, warm_up=10, steps=110, floor=0.1) for s in range(120)]
+    assert rates[0] == pytest.approx(2 / 11)
+    assert max(rates) == rates[10] == 2.0
+    assert rates[60] == pytest.approx(2 * 0.55)
+    assert rates[110] == rates[119] == pytest.approx(0.2)
+
+
+def test_the_average_forgets_its_start_and_follows_a_constant() -> None:
+    network = torch.nn.Linear(2, 2)
+    average = Average(network, 0.999)
+    with torch.no_grad():
+        network.weight.fill_(3.0)
+    for step in range(300):
+        average.update(network, step)
+    torch.testing.assert_close(
+        average.tensors["weight"], network.weight.detach(), rtol=1e-4, atol=0
+    )
+
+
+def test_randomness_depends_on_purpose_seed_place_and_rank() -> None:
+    seeds = [seed_of("a", 0, 1), seed_of("b", 0, 1), seed_of("a", 1, 1), seed_of("a", 0, 2)]
+    seeds += [seed_of("a", 0, 1, rank=1), seed_of("a", 0), seed_of("a", 0, 1, 0)]
+    assert len(set(seeds)) == len(seeds)
+    assert torch.equal(
+        torch.rand(3, generator=draws("a", 0, 1)), torch.rand(3, generator=draws("a", 0, 1))
+    )
+
+
+def test_an_epoch_sees_every_clip_once_in_an_order_of_its_own() -> None:
+    epochs = [torch.cat([shuffled("o", 0, 5 * e + s, 4, 20) for s in range(5)]) for e in range(2)]
+    assert all(sorted(epoch.tolist()) == list(range(20)) for epoch in epochs)
+    assert not torch.equal(*epochs)
+
+
+def test_noise_levels_are_log_normal() -> None:
+    logs = torch.cat([draw_sigma(16, -0.2, 1.4, draws("x", 0, k)) for k in range(400)]).log()
+    assert logs.mean().item() == pytest.approx(-0.2, abs=0.02)
+    assert logs.std().item() == pytest.approx(1.4, abs=0.02)
+
+
+def test_losses_are_sorted_by_noise_into_equally_likely_ranges() -> None:
+    edges = bin_edges(-0.2, 1.4)
+    sigma = draw_sigma(4000, -0.2, 1.4, draws("x", 0))
+    counts = torch.bincount(torch.bucketize(sigma, torch.tensor(edges)))
+    assert counts.tolist() == pytest.approx([1000] * 4, abs=3)
+    values = by_bin(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([1e-3, 2e-3, 1e3]), edges)
+    assert values[0] == 2
+    assert values[3] == 5
+    assert values[1:3].isnan().all()
+    assert len(bin_names(edges)) == 4
+
+
+def test_the_meter_averages_what_was_seen() -> None:
+    meter = Meter(["a", "b", "c"])
+    meter.add(torch.tensor([1.0, math.nan, math.nan]))
+    meter.add(torch.tensor([3.0, 5.0, math.nan]))
+    assert meter.read() == {"a": 2.0, "b": 5.0}
+    assert meter.read() == {}
+
+
+def condition(b: int) -> Condition:
+    return Condition(torch.zeros(b, 1, 4, 2, 2), torch.zeros(b, 1, 3), torch.zeros(b, 3))
+
+
+def test_the_diffusion_loss_is_the_error_of_v() -> None:
+    clean, noise = torch.randn(2, 3, 2, 4, 2, 2)
+    sigma = torch.tensor([0.02, 1.0, 50.0])
+    level = sigma[:, None, None, None, None]
+    v = (noise - level * clean) / (1 + level**2).sqrt()
+    guess = torch.randn_like(v)
+
+    def network(x: Tensor, c_noise: Tensor, told: Condition) -> Tensor:
+        return guess
+
+    loss = diffusion_loss(network, condition(3), clean, noise, sigma)
+    expected = (guess - v).square().mean((1, 2, 3, 4))
+    torch.testing.assert_close(loss, expected, rtol=2e-3, atol=0)
+
+
+def test_a_perfect_copy_costs_nothing_but_kl() -> None:
+    frames = torch.rand(2, 3, 3, 4, 4)
+    unit = torch.zeros(6, 8, 1, 1)
+    loss = vae_loss(frames, frames, unit, 1.0, 1.0)
+    assert loss.total.item() == 0
+    far = unit + torch.cat([torch.ones(4), torch.zeros(4)])[:, None, None]
+    assert vae_loss(frames, frames, far, 1.0, 2.0).total.item() == pytest.approx(1.0)
+    parts = vae_loss(frames + 0.5, frames, unit, 1.0, 1.0).parts
+    assert parts.tolist() == pytest.approx([0.5, 0.0, 0.0], abs=1e-6)
+
+
+def test_dropped_conditions_are_zeros_and_leave_the_numbers() -> None:
+    batch = Batch(*(torch.ones(2, *shape) for shape in ((3, 4, 2, 2), (3, 4, 4))), *(
+        torch.ones(2, *shape) for shape in ((1, 4, 2, 2), (3,))
+    ))  # fmt: skip
+    told = batch.condition(torch.ones(2, 1, 5), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
+    assert told.image.mean((1, 2, 3, 4)).tolist() == [1, 0]
+    assert told.context.mean((1, 2)).tolist() == [0, 1]
+    assert told.vector.eq(1).all()
+
+
+def test_crops_are_a_function_of_the_step_and_stills_come_now_and_then() -> None:
+    scenes = pool_scenes(VAE)
+    pool = torch.randint(256, (3, scenes.frames, 3, 20, 20), dtype=torch.uint8)
+    first, still = crops(VAE, pool, 0), crops(VAE, pool, 1)
+    assert first.shape == (1, 2, 3, 16, 16)
+    assert still.shape == (2, 1, 3, 16, 16)
+    assert torch.equal(first, crops(VAE, pool, 0))
+    assert not torch.equal(first, crops(VAE, pool, 2))
+    assert first.min() >= -1
+    assert first.max() <= 1
+
+
+def test_a_sheet_has_a_row_for_each_clip(tmp_path: Path) -> None:
+    clips = torch.stack([torch.full((2, 3, 4, 6), value) for value in (-1.0, 1.0)])
+    path = write_sheet(tmp_path / "new" / "sheet.png", [clips, -clips])
+    with Image.open(path) as sheet:
+        assert sheet.size == (12, 16)
+        shades = [sheet.getpixel((0, y)) for y in (0, 4, 8, 12)]
+    assert shades == [(v, v, v) for v in (0, 255, 255, 0)]
+
+
+@pytest.mark.parametrize(
+    "change", [{"steps": 0}, {"width": 20}, {"batch": 9}, {"drop_image": 2.0}, {"average": 1.0}]
+)
+def test_settings_that_cannot_be_meant_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(RequestError, match=next(iter(change))):
+        replace(UNET, **change)
+
+
+def test_settings_are_plain_data() -> None:
+    for settings in (VAE, UNET, VAETraining(), UNetTraining()):
+        assert json.loads(json.dumps(asdict(settings)))
