@@ -23,7 +23,8 @@ if TYPE_CHECKING:
         OutputError,
         RequestError,
     )
-    from kinora.pipeline import Decoded, Done, Encoded, Event, Pipeline, Sampled, load
+    from kinora.events import Decoded, Done, Encoded, Event, Sampled
+    from kinora.pipeline import Pipeline, load
     from kinora.request import Request
 
 __version__ = "0.1.0"
@@ -64,7 +65,8 @@ _HOMES = {
         "OutputError",
         "RequestError",
     ),
-    "pipeline": ("Decoded", "Done", "Encoded", "Event", "Pipeline", "Sampled", "load"),
+    "events": ("Decoded", "Done", "Encoded", "Event", "Sampled"),
+    "pipeline": ("Pipeline", "load"),
     "request": ("Request",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -15,62 +14,14 @@ from kinora.clip import Clip
 from kinora.config import ModelConfig
 from kinora.device import pick_device, pick_dtype
 from kinora.diffusion import SAMPLERS, guided, karras
-from kinora.errors import KinoraWarning, RequestError
+from kinora.errors import KinoraWarning
+from kinora.events import Decoded, Done, Encoded, Event, Sampled
 from kinora.media import fit, load_photo
-from kinora.request import Photo, Plan, Request
+from kinora.request import Photo, Plan, Request, agree
 from kinora.types import Condition, Frames, Images, Latents, PerClip, Step
 from kinora.weights import Networks, load_networks
 
-__all__ = [
-    "Decoded",
-    "Done",
-    "Encoded",
-    "Event",
-    "Pipeline",
-    "Sampled",
-    "draw_noise",
-    "load",
-    "quantise",
-    "to_pixels",
-]
-
-
-class Encoded(NamedTuple):
-    """The photos have been read and encoded."""
-
-    plans: tuple[Plan, ...]
-    """What the requests came to: every field filled in, the seeds drawn."""
-
-
-class Sampled(NamedTuple):
-    """A step of the sampler is done."""
-
-    step: int
-    """From 1 to `steps`."""
-    steps: int
-    denoised: Latents
-    """The current clean estimate; `Pipeline.preview` makes pictures of it."""
-
-
-class Decoded(NamedTuple):
-    """Some more frames are decoded."""
-
-    done: int
-    """Frames of each clip decoded so far."""
-    frames: int
-
-
-class Done(NamedTuple):
-    """The clips, in the order of the requests."""
-
-    clips: tuple[Clip, ...]
-
-
-Event = Encoded | Sampled | Decoded | Done
-
-
-SHARED: Final = ("frames", "size", "steps", "sampler", "fit", "decode_chunk")
-"""What the requests of one batch must agree on."""
+__all__ = ["Pipeline", "draw_noise", "load", "quantise", "to_pixels"]
 
 
 def load(
@@ -195,12 +146,19 @@ class Pipeline:
             latents = step.x
             yield Sampled(index, shared.steps, step.denoised)
 
-        parts: list[UInt8[np.ndarray, "b n height width 3"]] = []
+        clips: list[list[np.ndarray]] = [[] for _ in plans]
+        done = 0
         for part in self.decode(latents, shared.decode_chunk):
-            parts.append(quantise(part))
-            yield Decoded(sum(p.shape[1] for p in parts), shared.frames)
-        clips = zip(np.concatenate(parts, axis=1), plans, strict=True)
-        yield Done(tuple(Clip(frames, plan.fps, self.recipe(plan)) for frames, plan in clips))
+            for clip, frames in zip(clips, quantise(part), strict=True):
+                clip.append(frames)
+            done += part.shape[1]
+            yield Decoded(done, shared.frames)
+        yield Done(
+            tuple(
+                Clip(np.concatenate(clip), plan.fps, self.recipe(plan))
+                for clip, plan in zip(clips, plans, strict=True)
+            )
+        )
 
     @torch.no_grad()
     def encode(
@@ -256,8 +214,10 @@ class Pipeline:
         at their borders don't see each other, and the norms along time see less: pixels change.
         Clips are decoded one by one, so that one never touches another.
         """
-        for part in latents.split(chunk or latents.shape[1], dim=1):
-            yield torch.cat([self._decode(clip) for clip in part.split(1)])
+        frames = latents.shape[1]
+        for start in range(0, frames, chunk or frames):
+            part = latents[:, start : start + (chunk or frames)]
+            yield torch.cat([self._decode(part[i : i + 1]) for i in range(len(part))])
 
     @torch.no_grad()
     def _decode(self, latents: Latents) -> Frames:
@@ -278,23 +238,6 @@ class Pipeline:
             "dtype": str(self.dtype).removeprefix("torch."),
             "request": plan.to_dict(),
         }
-
-
-def agree(plans: Sequence[Plan]) -> Plan:
-    """The first plan, after a check that all want the same of what a batch shares.
-
-    Raises RequestError naming what differs.
-    """
-    if not plans:
-        raise RequestError("no request: a batch needs at least one photo")
-    for name in SHARED:
-        values = {getattr(plan, name) for plan in plans}
-        if len(values) > 1:
-            raise RequestError(
-                f"{name} differs within a batch ({', '.join(map(str, values))}): "
-                "ask for one value, or run the photos one after the other"
-            )
-    return plans[0]
 
 
 def draw_noise(

@@ -23,6 +23,8 @@ SAMPLERS: Final = ("euler", "heun", "dpmpp-2m")
 FITS: Final = ("crop", "pad", "stretch")
 
 MAX_SIDE: Final = 4096
+SHARED: Final = ("frames", "size", "steps", "sampler", "fit", "decode_chunk")
+"""What the requests of one batch must agree on."""
 
 T = TypeVar("T")
 
@@ -153,6 +155,23 @@ class Plan:
 def draw_seed() -> int:
     """A seed for those who name none; short enough to be typed again."""
     return secrets.randbelow(2**32)
+
+
+def agree(plans: Sequence[Plan]) -> Plan:
+    """The first plan, after a check that all want the same of what a batch shares.
+
+    Raises RequestError naming what differs.
+    """
+    if not plans:
+        raise RequestError("no request: a batch needs at least one photo")
+    for name in SHARED:
+        values = {getattr(plan, name) for plan in plans}
+        if len(values) > 1:
+            raise RequestError(
+                f"{name} differs within a batch ({', '.join(map(str, values))}): "
+                "ask for one value, or run the photos one after the other"
+            )
+    return plans[0]
 
 
 def default_size(config: ModelConfig, photo_size: tuple[int, int]) -> tuple[int, int]:
