@@ -13,10 +13,16 @@ import typer
 
 from kinora.cli import options
 from kinora.cli.check import (
+    PRECISIONS,
+    VARIANTS,
+    check_choice,
     check_device,
     check_model,
     known_config,
+    parse_count,
     parse_guidance,
+    parse_integer,
+    parse_number,
     parse_size,
 )
 from kinora.cli.display import Tell, display, on_terminal
@@ -65,15 +71,15 @@ def animate(
     noise_aug: options.NoiseAug = None,
     guidance: options.Guidance = None,
     seed: options.Seed = None,
-    seeds: options.Seeds = 1,
+    seeds: options.Seeds = "1",
     sampler: options.Sampler = None,
     fit: options.Fit = None,
     decode_chunk: options.DecodeChunk = None,
-    quality: options.Quality = 8,
+    quality: options.Quality = "8",
     device: options.Device = None,
     dtype: options.DType = None,
     vae_dtype: options.VaeDType = None,
-    variant: options.VariantName = None,
+    variant: options.Variant = None,
     yes: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -89,30 +95,34 @@ def animate(
     """
     asked = Request(
         image=None,
-        frames=frames,
+        frames=parse_integer("frames", frames),
         size=parse_size(size),
-        steps=steps,
-        fps=fps,
-        motion=motion,
-        noise_aug=noise_aug,
+        steps=parse_integer("steps", steps),
+        fps=parse_integer("fps", fps),
+        motion=parse_integer("motion", motion),
+        noise_aug=parse_number("noise_aug", noise_aug),
         guidance=parse_guidance(guidance),
-        seed=seed,
+        seed=parse_integer("seed", seed),
         sampler=sampler,
         fit=fit,
-        decode_chunk=decode_chunk,
+        decode_chunk=parse_integer("decode_chunk", decode_chunk),
     )
     check_device(device)
+    check_choice("dtype", dtype, PRECISIONS)
+    check_choice("vae_dtype", vae_dtype, PRECISIONS)
+    check_choice("variant", variant, VARIANTS)
+    count = parse_count("seeds", seeds, 10_000)
+    printing = Printing(json, on_terminal() and not quiet, parse_count("quality", quality, 10), yes)
     check_model(model)
     found = find_photos(photos)
-    requests = [variations(replace(asked, image=photo), seeds) for photo in found]
-    places = place_clips(found, seeds, output, overwrite=yes)
+    requests = [variations(replace(asked, image=photo), count) for photo in found]
+    places = place_clips(found, count, output, overwrite=yes)
     check_photos(asked, found, model)
     jobs = [
         Job(photo, request, place)
         for photo, group, place in zip(found, requests, places, strict=True)
         for request in group
     ]
-    printing = Printing(json, on_terminal() and not quiet, quality, yes)
     with out_of_memory(LESS_MEMORY):
         pipeline = load(model, device, dtype, vae_dtype, variant, bars=printing.bars)
         run(pipeline, jobs, printing)
@@ -176,7 +186,7 @@ def run(pipeline: "Pipeline", jobs: Sequence[Job], printing: Printing) -> None:
 
 def make(pipeline: "Pipeline", job: Job, tell: Tell) -> "Clip":
     """Make one clip, telling of every step."""
-    from kinora.pipeline import Decoded, Done, Encoded, Sampled
+    from kinora.events import Decoded, Done, Encoded, Sampled
 
     tell(f"{job.photo.name}: encoding", 0, 0)
     for event in pipeline.stream(job.request):
