@@ -15,6 +15,7 @@ from kinora.cli.animate import animate
 from kinora.cli.convert import convert
 from kinora.cli.info import info
 from kinora.cli.models import models
+from kinora.cli.say import result
 from kinora.cli.session import session
 
 __all__ = ["app", "main"]
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"kinora {__version__}")
+        result(f"kinora {__version__}")
         raise typer.Exit
 
 

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import typer
-
 from kinora.cli import options
 from kinora.cli.check import (
     PRECISIONS,
@@ -27,6 +25,7 @@ from kinora.cli.check import (
 )
 from kinora.cli.display import Tell, display, on_terminal
 from kinora.cli.place import Place, find_photos, place_clips
+from kinora.cli.say import remark, result
 from kinora.cli.session import out_of_memory
 from kinora.request import Request, draw_seed
 
@@ -159,7 +158,7 @@ def load(
 ) -> "Pipeline":
     """Load the model; a download shows its own progress."""
     if bars:
-        typer.echo(f"Loading {model}", err=True)
+        remark(f"Loading {model}")
     else:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from kinora import pipeline
@@ -174,7 +173,7 @@ def run(pipeline: "Pipeline", jobs: Sequence[Job], printing: Printing) -> None:
         for job in jobs:
             started = time.perf_counter()
             clip = make(pipeline, job, tell)
-            tell("saving", 0, 0)
+            tell(f"saving {job.photo.name}", 0, 0)
             if job.place.named:
                 path = clip.save(
                     job.place.path, overwrite=printing.overwrite, quality=printing.quality
@@ -188,17 +187,17 @@ def make(pipeline: "Pipeline", job: Job, tell: Tell) -> "Clip":
     """Make one clip, telling of every step."""
     from kinora.events import Decoded, Done, Encoded, Sampled
 
-    tell(f"{job.photo.name}: encoding", 0, 0)
+    tell(f"encoding {job.photo.name}", 0, 0)
     for event in pipeline.stream(job.request):
         match event:
             case Encoded(plans=(plan,)):
-                tell(f"{job.photo.name}: sampling", 0, plan.steps)
+                tell(f"sampling {job.photo.name}", 0, plan.steps)
             case Sampled(step=step, steps=steps):
-                tell(f"{job.photo.name}: sampling", step, steps)
+                tell(f"sampling {job.photo.name}", step, steps)
                 if step == steps:
-                    tell(f"{job.photo.name}: decoding", 0, 0)
+                    tell(f"decoding {job.photo.name}", 0, 0)
             case Decoded(done=done, frames=frames):
-                tell(f"{job.photo.name}: decoding", done, frames)
+                tell(f"decoding {job.photo.name}", done, frames)
             case Done(clips=(clip,)):
                 return clip
             case _:
@@ -216,12 +215,12 @@ def show(path: Path, job: Job, clip: "Clip", seconds: float, printing: Printing)
             "seconds": round(seconds, 3),
             "recipe": clip.recipe,
         }
-        typer.echo(json.dumps(line))
+        result(json.dumps(line))
     elif sys.stdout.isatty():
         width, height = clip.size
-        typer.echo(
+        result(
             f"{path}  ({len(clip.frames)} frames, {width}x{height}, seed {job.request.seed}, "
             f"{seconds:.1f} s)"
         )
     else:
-        typer.echo(os.fsencode(path))
+        result(str(path))

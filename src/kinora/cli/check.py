@@ -1,7 +1,7 @@
 """What can be found wrong with an argument before anything heavy is imported."""
 
 import re
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -9,32 +9,50 @@ from kinora.config import NANO, SVD, SVD_XT, SVD_XT_1_1, ModelConfig
 from kinora.errors import CheckpointError, RequestError
 
 __all__ = [
-    "Precision",
-    "Variant",
+    "PRECISIONS",
+    "VARIANTS",
+    "check_choice",
     "check_device",
     "check_model",
     "known_config",
+    "parse_count",
     "parse_guidance",
+    "parse_integer",
+    "parse_number",
     "parse_size",
 ]
 
 ALIASES: Final = {config.name: config for config in (NANO, SVD, SVD_XT, SVD_XT_1_1)}
 
 
-class Precision(StrEnum):
-    """Names of number formats."""
-
-    FLOAT16 = "float16"
-    BFLOAT16 = "bfloat16"
-    FLOAT32 = "float32"
+PRECISIONS: Final = ("float16", "bfloat16", "float32")
+VARIANTS: Final = (SVD.name, SVD_XT.name, SVD_XT_1_1.name)
+"""The published models, which share their tensors' names and shapes."""
 
 
-class Variant(StrEnum):
-    """Names of the published models, which share their tensors' names and shapes."""
+def parse_integer(name: str, text: str | None) -> int | None:
+    """A whole number. Raises RequestError when it is none."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"[+-]?\d{1,40}", text.strip()):
+        raise RequestError(f"{name} {text!r}: must be a whole number")
+    return int(text)
 
-    SVD = SVD.name
-    SVD_XT = SVD_XT.name
-    SVD_XT_1_1 = SVD_XT_1_1.name
+
+def parse_count(name: str, text: str, high: int) -> int:
+    """A whole number from 1 to `high`. Raises RequestError for any other."""
+    value = parse_integer(name, text)
+    if value is None or not 1 <= value <= high:
+        raise RequestError(f"{name} {text}: must be a whole number from 1 to {high}")
+    return value
+
+
+def parse_number(name: str, text: str | None) -> float | None:
+    """A number. Raises RequestError when it is none."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        raise RequestError(f"{name} {text!r}: must be a number") from None
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:
@@ -58,6 +76,12 @@ def parse_guidance(text: str | None) -> tuple[float, float] | None:
     if len(scales) not in (1, 2):
         raise RequestError(f"guidance {text!r}: must be two scales such as 1:3, or one")
     return scales[0], scales[-1]
+
+
+def check_choice(name: str, value: str | None, choices: Sequence[str]) -> None:
+    """Refuse what is not among the choices. Raises RequestError."""
+    if value is not None and value not in choices:
+        raise RequestError(f"{name} {value!r}: must be one of {', '.join(choices)}")
 
 
 def check_device(name: str | None) -> None:

@@ -1,41 +1,28 @@
 """`kinora convert`: checkpoints from one format to another."""
 
 import os
-from enum import StrEnum
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
 from kinora.cli import options
-from kinora.cli.check import Precision, check_model
+from kinora.cli.check import PRECISIONS, VARIANTS, check_choice, check_model
 from kinora.cli.display import display, on_terminal
+from kinora.cli.say import remark, result
 from kinora.cli.session import out_of_memory
 from kinora.errors import OutputError
 
 __all__ = ["convert"]
 
 
-class Target(StrEnum):
-    """Formats to write."""
-
-    DIFFUSERS = "diffusers"
-    SGM = "sgm"
-    KINORA = "kinora"
-
-
-class Unknown(StrEnum):
-    """What to do about settings that the target has no place for."""
-
-    REFUSE = "refuse"
-    NOTE = "note"
-
-
-FORMATS: dict[Target, Literal["kinora", "sgm", "diffusers"]] = {
-    Target.DIFFUSERS: "diffusers",
-    Target.SGM: "sgm",
-    Target.KINORA: "kinora",
+FORMATS: Final[Mapping[str, Literal["kinora", "sgm", "diffusers"]]] = {
+    "diffusers": "diffusers",
+    "sgm": "sgm",
+    "kinora": "kinora",
 }
+SETTINGS: Final[Mapping[str, Literal["refuse", "note"]]] = {"refuse": "refuse", "note": "note"}
 
 
 def convert(
@@ -56,16 +43,21 @@ def convert(
         ),
     ],
     to: Annotated[
-        Target,
+        str,
         typer.Option(
+            metavar="FORMAT",
             show_default=False,
             help="diffusers: a folder; sgm: the original's single file, which ComfyUI and "
             "DiffSynth read; kinora: one file with the configuration inside.",
         ),
     ],
     dtype: Annotated[
-        Precision | None,
-        typer.Option(show_default="each tensor's own", help="Number format of all tensors."),
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default="each tensor's own",
+            help=f"Number format of all tensors: {', '.join(PRECISIONS)}.",
+        ),
     ] = None,
     template: Annotated[
         Path | None,
@@ -75,14 +67,15 @@ def convert(
             help="Original single file to take tensors from that SRC doesn't have; for sgm only.",
         ),
     ] = None,
-    variant: options.VariantName = None,
+    variant: options.Variant = None,
     unknown_settings: Annotated[
-        Unknown,
+        str,
         typer.Option(
+            metavar="refuse|note",
             help="Settings that the target has no place for, such as another number of norm "
-            "groups: refuse, or note them in the configuration for those who set them by hand."
+            "groups: refuse, or note them in the configuration for those who set them by hand.",
         ),
-    ] = Unknown.REFUSE,
+    ] = "refuse",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Overwrite DST.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -91,6 +84,10 @@ def convert(
     \b
     kinora convert svd_xt.safetensors svd-xt/ --to diffusers --dtype float16
     """
+    check_choice("to", to, tuple(FORMATS))
+    check_choice("dtype", dtype, PRECISIONS)
+    check_choice("variant", variant, VARIANTS)
+    check_choice("unknown_settings", unknown_settings, tuple(SETTINGS))
     check_model(source)
     if os.path.lexists(target) and not yes and not target.is_dir():
         raise OutputError(f"{target}: exists already. Overwrite it with -y, or choose another name")
@@ -100,7 +97,7 @@ def convert(
     from kinora import weights
     from kinora.device import DTYPES
 
-    found = weights.locate(source, half=dtype == Precision.FLOAT16)
+    found = weights.locate(source, half=dtype == "float16")
     with out_of_memory("close other programs"), display(shown=bars) as tell:
         notes = weights.convert(
             found.path,
@@ -109,10 +106,10 @@ def convert(
             dtype=None if dtype is None else DTYPES[dtype],
             variant=variant or found.variant,
             template=template,
-            unknown_settings="note" if unknown_settings is Unknown.NOTE else "refuse",
+            unknown_settings=SETTINGS[unknown_settings],
             overwrite=yes,
             progress=lambda done, total: tell("MiB written", done >> 20, total >> 20),
         )
     for note in notes:
-        typer.echo(f"Note: {note}", err=True)
-    typer.echo(os.fsencode(target))
+        remark(f"Note: {note}")
+    result(str(target))

@@ -19,46 +19,41 @@ def on_terminal() -> bool:
 def display(*, shown: bool, clips: int = 1) -> Generator[Tell, None, None]:
     """A bar with the time left, gone in the end, on stderr; results go to stdout past it.
 
-    clips: how many will be made. With several there is a second bar, which moves on whenever a
-    stage called "saving" is over.
+    clips: how many will be made. With several there is a second bar above, which needs stages that
+    start with "sampling" and "saving".
     """
     if not shown:
         yield lambda stage, done, total: None
         return
     # Imported here: help texts and scripts need none of it.
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     with Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}"),
         TimeRemainingColumn(),
-        TextColumn("left"),
         console=Console(stderr=True),
         transient=True,
         redirect_stdout=sys.stdout.isatty(),  # a pipe must get what is written to it
         speed_estimate_period=86400,  # one step may take minutes
     ) as progress:
-        bar = progress.add_task("", total=None)
-        whole = progress.add_task("all clips", total=clips, visible=clips > 1)
+        whole = progress.add_task("all clips", total=clips, visible=clips > 1, count="")
+        bar = progress.add_task("", total=None, count="")
         current, made = "", 0
 
         def tell(stage: str, done: int, total: int) -> None:
-            nonlocal current, made
-            if current == "saving" != stage:
-                made += 1
-                progress.update(whole, completed=made)
+            nonlocal bar, current, made
             if stage != current:
-                progress.reset(bar, total=total or None, completed=done, description=stage)
+                progress.remove_task(bar)
+                bar = progress.add_task(stage, total=None, count="")
                 current = stage
-            else:
-                progress.update(bar, total=total or None, completed=done)
+                made += stage.startswith("saving")
+            count = f"{done}/{total}" if total else ""
+            progress.update(bar, total=total or None, completed=done, count=count)
+            share = done / total if total and stage.startswith("sampling") else 0.0
+            if share or stage.startswith("saving"):
+                progress.update(whole, completed=made + share, count=f"{made}/{clips}")
 
         yield tell

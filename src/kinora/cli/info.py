@@ -1,7 +1,6 @@
 """`kinora info`: what a checkpoint is, or what a clip was made with."""
 
 import json as jsonlib
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from kinora.cli import options
-from kinora.cli.check import check_model, known_config
+from kinora.cli.check import VARIANTS, check_choice, check_model, known_config
+from kinora.cli.say import result
 from kinora.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -40,10 +40,11 @@ def info(
             "--verify", help="Read everything: every tensor of a checkpoint, every frame of a clip."
         ),
     ] = False,
-    variant: options.VariantName = None,
+    variant: options.Variant = None,
     json: options.Json = False,
 ) -> None:
     """Tell what a checkpoint is and whether it is complete, or what a clip was made with."""
+    check_choice("variant", variant, VARIANTS)
     check_model(path)
     place = Path(path)
     if place.suffix.lower() in VIDEOS + PICTURES or (place / "frame-0001.png").exists():
@@ -51,12 +52,12 @@ def info(
     else:
         facts = checkpoint_facts(path, variant, verify=verify)
     if json:
-        typer.echo(jsonlib.dumps(facts))
+        result(jsonlib.dumps(facts))
         return
-    typer.echo(os.fsencode(path))
+    result(str(path))
     for name, value in facts.items():
         if name != "path":
-            typer.echo(f"  {name:<12} {_words(value)}")
+            result(f"  {name:<12} {_words(value)}")
 
 
 def clip_facts(path: Path, *, verify: bool) -> Facts:

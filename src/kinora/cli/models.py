@@ -4,9 +4,8 @@ import json as jsonlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import typer
-
 from kinora.cli import options
+from kinora.cli.say import result
 
 if TYPE_CHECKING:
     from kinora.weights import KnownModel
@@ -24,11 +23,11 @@ def models(json: options.Json = False) -> None:
     known = known_models()
     if json:
         for model in known:
-            typer.echo(jsonlib.dumps(_facts(model)))
+            result(jsonlib.dumps(_facts(model)))
         return
     header = ("MODEL", "STATE", "FRAMES", "SIZE", "LICENCE", "FROM")
     for row in _aligned([header, *map(_row, known)]):
-        typer.echo(row)
+        result(row)
 
 
 def state(model: "KnownModel") -> str:

@@ -1,10 +1,14 @@
-"""The options of `kinora animate`, in words; `Request` knows what is right."""
+"""Options in words, for `kinora animate` and the others.
+
+They are taken as text, because messages about wrong values are ours and name the value; `Request`
+knows what is right.
+"""
 
 from typing import Annotated
 
 import typer
 
-from kinora.cli.check import Precision, Variant
+from kinora.cli.check import PRECISIONS, VARIANTS
 from kinora.request import FITS, SAMPLERS
 
 __all__ = [
@@ -30,7 +34,7 @@ __all__ = [
     "Size",
     "Steps",
     "VaeDType",
-    "VariantName",
+    "Variant",
 ]
 
 OWN = "the model's own"
@@ -38,7 +42,7 @@ OWN = "the model's own"
 Photos = Annotated[
     list[str],
     typer.Argument(
-        metavar="PHOTO...",
+        metavar="PHOTO",
         show_default=False,
         help="JPEG, PNG, WebP, BMP, TIFF or GIF; several, or patterns such as '*.jpg'.",
     ),
@@ -61,16 +65,17 @@ Model = Annotated[
         help="nano (bundled), svd, svd-xt or svd-xt-1.1; a hub id, a folder or a file.",
     ),
 ]
-VariantName = Annotated[
-    Variant | None,
+Variant = Annotated[
+    str | None,
     typer.Option(
-        "--variant",
+        metavar="NAME",
         show_default="told by the file or its name",
-        help="Which published model a single file holds, where it doesn't tell.",
+        help=f"Which published model a single file holds, where it doesn't tell: "
+        f"{', '.join(VARIANTS)}.",
     ),
 ]
 Frames = Annotated[
-    int | None, typer.Option(metavar="N", show_default=OWN, help="Length in frames, 1-256.")
+    str | None, typer.Option(metavar="N", show_default=OWN, help="Length in frames, 1-256.")
 ]
 Size = Annotated[
     str | None,
@@ -82,17 +87,17 @@ Size = Annotated[
     ),
 ]
 Steps = Annotated[
-    int | None,
+    str | None,
     typer.Option(
         metavar="N", show_default=OWN, help="Steps of the sampler, 1-1000; more take longer."
     ),
 ]
 Fps = Annotated[
-    int | None,
+    str | None,
     typer.Option(metavar="N", show_default=OWN, help="Frames a second that the viewer sees, 1-60."),
 ]
 Motion = Annotated[
-    int | None,
+    str | None,
     typer.Option(
         metavar="N",
         show_default=OWN,
@@ -100,7 +105,7 @@ Motion = Annotated[
     ),
 ]
 NoiseAug = Annotated[
-    float | None,
+    str | None,
     typer.Option(
         metavar="X",
         show_default=OWN,
@@ -118,7 +123,7 @@ Guidance = Annotated[
     ),
 ]
 Seed = Annotated[
-    int | None,
+    str | None,
     typer.Option(
         metavar="N",
         show_default="drawn for each photo, and stored in the clip",
@@ -126,12 +131,11 @@ Seed = Annotated[
     ),
 ]
 Seeds = Annotated[
-    int,
+    str,
     typer.Option(
         metavar="N",
-        min=1,
-        max=10_000,
-        help="Variations of each photo; their seeds are seed, seed + 1, seed + 2 and so on.",
+        help="Variations of each photo, 1-10000; their seeds are seed, seed + 1, seed + 2 and so "
+        "on.",
     ),
 ]
 Sampler = Annotated[
@@ -149,7 +153,7 @@ Fit = Annotated[
     ),
 ]
 DecodeChunk = Annotated[
-    int | None,
+    str | None,
     typer.Option(
         metavar="N",
         show_default="the whole clip",
@@ -158,10 +162,8 @@ DecodeChunk = Annotated[
     ),
 ]
 Quality = Annotated[
-    int,
-    typer.Option(
-        metavar="N", min=1, max=10, help="Of .mp4, .webm and .webp: 1 (small) to 10 (good)."
-    ),
+    str,
+    typer.Option(metavar="N", help="Of .mp4, .webm and .webp: 1 (small) to 10 (good)."),
 ]
 Device = Annotated[
     str | None,
@@ -172,17 +174,19 @@ Device = Annotated[
     ),
 ]
 DType = Annotated[
-    Precision | None,
+    str | None,
     typer.Option(
         "--dtype",
+        metavar="NAME",
         show_default="float16 on cuda, else float32",
-        help="Precision of the networks.",
+        help=f"Precision of the networks: {', '.join(PRECISIONS)}.",
     ),
 ]
 VaeDType = Annotated[
-    Precision | None,
+    str | None,
     typer.Option(
         "--vae-dtype",
+        metavar="NAME",
         show_default="that of --dtype",
         help="Precision of decoding; the original decodes in float32.",
     ),

@@ -11,8 +11,7 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TextIO
 
-import typer
-
+from kinora.cli.say import remark
 from kinora.errors import DeviceError, KinoraError, KinoraWarning, RequestError
 
 __all__ = ["out_of_memory", "session"]
@@ -42,8 +41,12 @@ def session() -> Generator[None, None, None]:
         if debug:
             raise
         _fail(str(error), WRONG_USAGE if isinstance(error, RequestError) else FAILED)
-    except KeyboardInterrupt:
-        _fail("interrupted", INTERRUPTED)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Typer makes an exit of Ctrl-C.
+        if isinstance(error, SystemExit) and error.code != INTERRUPTED:
+            raise
+        remark("Interrupted")
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if debug:
             raise
@@ -84,7 +87,7 @@ def _unexpected(error: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    typer.echo(f"Error: {message}" if code != INTERRUPTED else "Interrupted", err=True)
+    remark(f"Error: {message}")
     sys.exit(code)
 
 
@@ -123,7 +126,7 @@ def _own_warnings_only() -> Generator[None, None, None]:
     ) -> None:
         if str(message) not in told:
             told.add(str(message))
-            typer.echo(f"Warning: {message}", err=True)
+            remark(f"Warning: {message}")
 
     told: set[str] = set()
     level = logging.root.manager.disable

@@ -1,7 +1,6 @@
 """`kinora train`: the two commands that make a model from nothing."""
 
 import json as jsonlib
-import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from kinora.cli import options
 from kinora.cli.check import check_device, parse_size
 from kinora.cli.display import display, on_terminal
 from kinora.cli.place import find_photos
+from kinora.cli.say import remark, result
 from kinora.cli.session import out_of_memory
 
 if TYPE_CHECKING:
@@ -200,21 +200,21 @@ def _report(json: bool, quiet: bool) -> "Generator[Report, None, None]":
 
         def report(progress: "Progress") -> None:
             if json:
-                typer.echo(jsonlib.dumps(asdict(progress)))
+                result(jsonlib.dumps(asdict(progress)))
             elif progress.values and not quiet:
-                typer.echo(progress.line(), err=True)
+                remark(progress.line())
             tell(progress.stage, progress.step, progress.steps)
 
         try:
             yield report
         except KeyboardInterrupt:
-            typer.echo("Stopped and saved; the same command again goes on", err=True)
+            remark("Stopped and saved; the same command again goes on")
             raise
 
 
 def _end(finished: bool, path: Path) -> None:
     """Say where the result lies."""
     if not finished:
-        typer.echo("Time is up, all is saved; the same command again goes on", err=True)
+        remark("Time is up, all is saved; the same command again goes on")
     if path.exists():
-        typer.echo(os.fsencode(path))
+        result(str(path))
