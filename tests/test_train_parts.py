@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kinora.config import TINY
 from kinora.errors import CheckpointError, OutputError, RequestError
+from kinora.models import VideoAutoencoder
 from kinora.synthetic import SceneConfig
 from kinora.train import UNetTraining, VAETraining, tensors
 from kinora.train.average import Average
@@ -26,9 +27,12 @@ from kinora.train.loop import interruptible
 from kinora.train.loss import bin_edges, bin_names, by_bin, diffusion_loss, draw_sigma, vae_loss
 from kinora.train.progress import Meter
 from kinora.train.rate import learning_rate
+from kinora.train.render import rendered
 from kinora.train.sheet import write_sheet
 from kinora.train.state import State, make_state
 from kinora.train.tensors import write_tensors
+from kinora.train.unet import Trained
+from kinora.train.vae import Autoencoding
 from kinora.types import Condition
 
 SCENES = SceneConfig(shapes=6, layers=2, oversample=1.0)
@@ -239,3 +243,28 @@ def test_settings_that_cannot_be_meant_are_refused(change: dict[str, object]) ->
 def test_settings_are_plain_data() -> None:
     for settings in (VAE, UNET, VAETraining(), UNetTraining()):
         assert json.loads(json.dumps(asdict(settings)))
+
+
+def test_networks_train_in_mixed_precision() -> None:
+    """What a GPU does, on the CPU: weights in fp32, their work in bf16."""
+    network = Trained(TINY)
+    vae = Autoencoding(VideoAutoencoder(TINY.vae))
+    x = torch.randn(2, 3, 4, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        context = network.image_encoder(torch.rand(2, 3, 32, 32))
+        told = Condition(torch.randn(2, 1, 4, 8, 8), context, torch.ones(2, 3))
+        noise = network.unet(x, torch.zeros(2), told)
+        frames, _ = vae(torch.rand(1, 2, 3, 16, 16), torch.randn(2, 4, 4, 4))
+    (noise.float().mean() + frames.float().mean()).backward()
+    assert noise.dtype == frames.dtype == torch.bfloat16
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in network.parameters())
+
+
+def test_rendering_in_processes_changes_nothing() -> None:
+    scenes = replace(SCENES, width=8, height=8, frames=1, shapes=1, layers=1)
+    cpu = torch.device("cpu")
+    apart, here = (dict(rendered(scenes, "x", 0, [0, 3], cpu, workers)) for workers in (2, 1))
+    assert list(apart) == list(here) == [0, 3]
+    for k, clips in here.items():
+        assert clips.keys() == apart[k].keys()
+        assert all(torch.equal(tensor, apart[k][name]) for name, tensor in clips.items())

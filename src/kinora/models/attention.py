@@ -121,5 +121,5 @@ class SpaceTimeTransformer(nn.Module):
         time = rearrange(space + frame, "(b t) n c -> (b n) t c", b=b)
         time = rearrange(self.time(time, bias), "(b n) t c -> (b t) n c", b=b)
 
-        tokens = torch.lerp(time, space, self.mix.sigmoid())
+        tokens = torch.lerp(time, space, self.mix.sigmoid().to(space.dtype))
         return x + rearrange(self.proj_out(tokens), "bt (h w) c -> bt c h w", h=h, w=w)

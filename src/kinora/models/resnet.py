@@ -111,4 +111,4 @@ class SpaceTimeResBlock(nn.Module):
         each = None if embedding is None else embedding.repeat_interleave(frames, dim=0)
         space = self.space(x, each)
         time = across_time(lambda y: self.time(y, embedding), space, frames)
-        return torch.lerp(space, time, (self.sign * self.mix).sigmoid())
+        return torch.lerp(space, time, (self.sign * self.mix).sigmoid().to(space.dtype))

@@ -2,8 +2,9 @@
 
 import multiprocessing
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 
 import torch
@@ -39,7 +40,15 @@ def rendered(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(shards)), context, _alone)
     try:
-        yield from zip(shards, pool.map(make, shards), strict=True)
+        # Only a few run ahead, so that finished ones don't pile up in memory.
+        ahead: deque[tuple[int, Future[dict[str, Tensor]]]] = deque()
+        for k in shards:
+            ahead.append((k, pool.submit(make, k)))
+            if len(ahead) > workers:
+                done, future = ahead.popleft()
+                yield done, future.result()
+        for done, future in ahead:
+            yield done, future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
