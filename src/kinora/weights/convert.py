@@ -26,7 +26,7 @@ from kinora.weights.sgm import sgm_table
 from kinora.weights.variants import config_to_metadata
 from kinora.weights.write import Planned, new_file, new_folder, write_tensors
 
-__all__ = ["Progress", "convert", "inexpressible"]
+__all__ = ["Progress", "convert", "inexpressible", "sgm_metadata"]
 
 Progress = Callable[[int, int], None]
 """Told how many bytes of how many are written."""
