@@ -37,10 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool) -> bool:
     if asked:
         result(f"kinora {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()

@@ -1,13 +1,9 @@
 """`kinora animate`: from photos to clips."""
 
-import json
 import os
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from kinora.cli import options
 from kinora.cli.check import (
@@ -23,15 +19,12 @@ from kinora.cli.check import (
     parse_number,
     parse_size,
 )
-from kinora.cli.display import Tell, display, on_terminal
-from kinora.cli.place import Place, find_photos, place_clips
-from kinora.cli.say import remark, result
+from kinora.cli.display import on_terminal
+from kinora.cli.job import Job, Printing
+from kinora.cli.place import find_photos, place_clips
+from kinora.cli.say import remark
 from kinora.cli.session import out_of_memory
 from kinora.request import Request, draw_seed
-
-if TYPE_CHECKING:
-    from kinora.clip import Clip
-    from kinora.pipeline import Pipeline
 
 __all__ = ["animate"]
 
@@ -39,23 +32,6 @@ LESS_MEMORY = (
     "lower --size or --frames, decode fewer frames at a time (--decode-chunk 4), "
     "or use --dtype float16"
 )
-
-
-class Job(NamedTuple):
-    """One clip to make."""
-
-    photo: Path
-    request: Request
-    place: Place
-
-
-class Printing(NamedTuple):
-    """How results are told."""
-
-    json: bool
-    bars: bool
-    quality: int
-    overwrite: bool
 
 
 def animate(
@@ -113,18 +89,36 @@ def animate(
     count = parse_count("seeds", seeds, 10_000)
     printing = Printing(json, on_terminal() and not quiet, parse_count("quality", quality, 10), yes)
     check_model(model)
-    found = find_photos(photos)
-    requests = [variations(replace(asked, image=photo), count) for photo in found]
-    places = place_clips(found, count, output, overwrite=yes)
-    check_photos(asked, found, model)
-    jobs = [
-        Job(photo, request, place)
-        for photo, group, place in zip(found, requests, places, strict=True)
-        for request in group
-    ]
+    jobs = plan(asked, find_photos(photos), count, output, overwrite=yes)
+    check_photos(asked, [job.photo for job in jobs[::count]], model)
+    if printing.bars:
+        remark(f"Loading {model}")
+    else:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with out_of_memory(LESS_MEMORY):
-        pipeline = load(model, device, dtype, vae_dtype, variant, bars=printing.bars)
-        run(pipeline, jobs, printing)
+        from kinora import pipeline
+        from kinora.cli.making import make_clips
+
+        loaded = pipeline.load(
+            model, device=device, dtype=dtype, vae_dtype=vae_dtype, variant=variant
+        )
+        make_clips(loaded, jobs, printing)
+
+
+def plan(
+    asked: Request, photos: Sequence[Path], seeds: int, output: str | None, *, overwrite: bool
+) -> list[Job]:
+    """The clips to make, photo by photo, with seed, seed + 1 and so on of each.
+
+    Raises what `place_clips` raises, and RequestError where seeds grow too large.
+    """
+    grouped = [variations(replace(asked, image=photo), seeds) for photo in photos]
+    places = place_clips(photos, seeds, output, overwrite=overwrite)
+    return [
+        Job(photo, request, place)
+        for photo, requests, place in zip(photos, grouped, places, strict=True)
+        for request in requests
+    ]
 
 
 def variations(request: Request, seeds: int) -> list[Request]:
@@ -145,82 +139,3 @@ def check_photos(asked: Request, photos: Sequence[Path], model: str) -> None:
         size = load_photo(photo).size
         if config is not None:
             asked.resolved(config, size)
-
-
-def load(
-    model: str,
-    device: str | None,
-    dtype: str | None,
-    vae_dtype: str | None,
-    variant: str | None,
-    *,
-    bars: bool,
-) -> "Pipeline":
-    """Load the model; a download shows its own progress."""
-    if bars:
-        remark(f"Loading {model}")
-    else:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from kinora import pipeline
-
-    return pipeline.load(model, device=device, dtype=dtype, vae_dtype=vae_dtype, variant=variant)
-
-
-def run(pipeline: "Pipeline", jobs: Sequence[Job], printing: Printing) -> None:
-    """Make the clips one after the other, which a seed's result doesn't depend on, and save each
-    as soon as it is there."""
-    with display(shown=printing.bars, clips=len(jobs)) as tell:
-        for job in jobs:
-            started = time.perf_counter()
-            clip = make(pipeline, job, tell)
-            tell(f"saving {job.photo.name}", 0, 0)
-            if job.place.named:
-                path = clip.save(
-                    job.place.path, overwrite=printing.overwrite, quality=printing.quality
-                )
-            else:
-                path = clip.save_free(job.place.path, quality=printing.quality)
-            show(path, job, clip, time.perf_counter() - started, printing)
-
-
-def make(pipeline: "Pipeline", job: Job, tell: Tell) -> "Clip":
-    """Make one clip, telling of every step."""
-    from kinora.events import Decoded, Done, Encoded, Sampled
-
-    tell(f"encoding {job.photo.name}", 0, 0)
-    for event in pipeline.stream(job.request):
-        match event:
-            case Encoded(plans=(plan,)):
-                tell(f"sampling {job.photo.name}", 0, plan.steps)
-            case Sampled(step=step, steps=steps):
-                tell(f"sampling {job.photo.name}", step, steps)
-                if step == steps:
-                    tell(f"decoding {job.photo.name}", 0, 0)
-            case Decoded(done=done, frames=frames):
-                tell(f"decoding {job.photo.name}", done, frames)
-            case Done(clips=(clip,)):
-                return clip
-            case _:
-                pass
-    raise AssertionError("a stream ends with Done")
-
-
-def show(path: Path, job: Job, clip: "Clip", seconds: float, printing: Printing) -> None:
-    """One line on stdout."""
-    if printing.json:
-        line = {
-            "output": str(path),
-            "photo": str(job.photo),
-            "seed": job.request.seed,
-            "seconds": round(seconds, 3),
-            "recipe": clip.recipe,
-        }
-        result(json.dumps(line))
-    elif sys.stdout.isatty():
-        width, height = clip.size
-        result(
-            f"{path}  ({len(clip.frames)} frames, {width}x{height}, seed {job.request.seed}, "
-            f"{seconds:.1f} s)"
-        )
-    else:
-        result(str(path))

@@ -4,7 +4,7 @@ import json as jsonlib
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -12,9 +12,6 @@ from kinora.cli import options
 from kinora.cli.check import VARIANTS, check_choice, check_model, known_config
 from kinora.cli.say import result
 from kinora.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from kinora.weights import Description
 
 __all__ = ["info"]
 
@@ -92,15 +89,9 @@ def checkpoint_facts(source: str, variant: str | None, *, verify: bool) -> Facts
     from kinora import weights
 
     path = weights.locate(source, half=False).path
-    facts = _described(weights.describe(path, variant=variant))
-    if verify:
-        facts["verified"] = f"SHA-256 {weights.verify(path, variant=variant)}"
-    return facts
-
-
-def _described(found: "Description") -> Facts:
+    found = weights.describe(path, variant=variant)
     config = found.config
-    return {
+    facts: Facts = {
         "path": str(found.path),
         "kind": "checkpoint",
         "format": found.format,
@@ -116,6 +107,9 @@ def _described(found: "Description") -> Facts:
         "fingerprint": found.fingerprint,
         "notes": list(found.notes),
     }
+    if verify:
+        facts["verified"] = f"SHA-256 {weights.verify(path, variant=variant)}"
+    return facts
 
 
 def _command(model: object, request: Mapping[str, object]) -> str:

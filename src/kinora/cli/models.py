@@ -2,13 +2,9 @@
 
 import json as jsonlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from kinora.cli import options
 from kinora.cli.say import result
-
-if TYPE_CHECKING:
-    from kinora.weights import KnownModel
 
 __all__ = ["models"]
 
@@ -20,39 +16,32 @@ def models(json: options.Json = False) -> None:
     """
     from kinora.weights import known_models
 
-    known = known_models()
-    if json:
-        for model in known:
-            result(jsonlib.dumps(_facts(model)))
-        return
-    header = ("MODEL", "STATE", "FRAMES", "SIZE", "LICENCE", "FROM")
-    for row in _aligned([header, *map(_row, known)]):
-        result(row)
+    rows = [("MODEL", "STATE", "FRAMES", "SIZE", "LICENCE", "FROM")]
+    for model in known_models():
+        config = model.config
+        state = state_of(bundled=model.source == "bundled", present=model.present)
+        facts = {
+            "model": model.alias,
+            "state": state,
+            "frames": config.frames,
+            "size": [config.width, config.height],
+            "licence": config.licence,
+            "source": model.source,
+        }
+        if json:
+            result(jsonlib.dumps(facts))
+        size = f"{config.width}x{config.height}"
+        rows.append((model.alias, state, str(config.frames), size, config.licence, model.source))
+    if not json:
+        for line in _aligned(rows):
+            result(line)
 
 
-def state(model: "KnownModel") -> str:
-    """Whether it can be used without a download."""
-    if model.source == "bundled":
-        return "bundled" if model.present else "missing"
-    return "cached" if model.present else "to download"
-
-
-def _facts(model: "KnownModel") -> dict[str, object]:
-    config = model.config
-    return {
-        "model": model.alias,
-        "state": state(model),
-        "frames": config.frames,
-        "size": [config.width, config.height],
-        "licence": config.licence,
-        "source": model.source,
-    }
-
-
-def _row(model: "KnownModel") -> tuple[str, ...]:
-    config = model.config
-    size = f"{config.width}x{config.height}"
-    return (model.alias, state(model), str(config.frames), size, config.licence, model.source)
+def state_of(*, bundled: bool, present: bool) -> str:
+    """Whether a model can be used without a download."""
+    if bundled:
+        return "bundled" if present else "missing"
+    return "cached" if present else "to download"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

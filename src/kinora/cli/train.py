@@ -1,24 +1,17 @@
 """`kinora train`: the two commands that make a model from nothing."""
 
-import json as jsonlib
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.models import OptionInfo
 
 from kinora.cli import options
 from kinora.cli.check import check_device, parse_size
-from kinora.cli.display import display, on_terminal
 from kinora.cli.place import find_photos
 from kinora.cli.say import remark, result
 from kinora.cli.session import out_of_memory
-
-if TYPE_CHECKING:
-    from kinora.train import Progress, Report
 
 __all__ = ["app", "unet", "vae"]
 
@@ -49,7 +42,7 @@ Photos = Annotated[
 ]
 
 
-def number(default: str, words: str, low: float = 1) -> OptionInfo:
+def number(default: str, words: str, low: int = 1) -> OptionInfo:
     """An option that is a number; left out, it is what the settings say."""
     return typer.Option(metavar="N", min=low, show_default=default, help=words)
 
@@ -103,10 +96,11 @@ def vae(
         }
     )
     check_device(device)
+    from kinora.cli.report import reporting
     from kinora.train import VAETraining, train_vae
 
     settings = VAETraining(**given)
-    with out_of_memory("lower --size, --frames or --clips"), _report(json, quiet) as report:
+    with out_of_memory("lower --size, --frames or --clips"), reporting(json, quiet) as report:
         finished = train_vae(settings, run, minutes=minutes, report=report)
     _end(finished, run / "vae" / "vae.safetensors")
 
@@ -176,10 +170,11 @@ def unet(
         }
     )
     check_device(device)
+    from kinora.cli.report import reporting
     from kinora.train import UNetTraining, train_unet
 
     settings = UNetTraining(**given)
-    with out_of_memory("lower --size, --frames or --batch"), _report(json, quiet) as report:
+    with out_of_memory("lower --size, --frames or --batch"), reporting(json, quiet) as report:
         finished = train_unet(settings, run, minutes=minutes, report=report)
     _end(finished, run / "model.safetensors")
 
@@ -191,25 +186,6 @@ def _given(values: Mapping[str, object]) -> dict[str, Any]:
 
 def _photos(names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(map(str, find_photos(names or ())))
-
-
-@contextmanager
-def _report(json: bool, quiet: bool) -> "Generator[Report, None, None]":
-    """Tells of a run: a line a report, and a bar below on a terminal."""
-    with display(shown=on_terminal() and not quiet) as tell:
-
-        def report(progress: "Progress") -> None:
-            if json:
-                result(jsonlib.dumps(asdict(progress)))
-            elif progress.values and not quiet:
-                remark(progress.line())
-            tell(progress.stage, progress.step, progress.steps)
-
-        try:
-            yield report
-        except KeyboardInterrupt:
-            remark("Stopped and saved; the same command again goes on")
-            raise
 
 
 def _end(finished: bool, path: Path) -> None:

@@ -1,0 +1,75 @@
+"""Making the clips that were asked for. Imported when all arguments were found to be right."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from kinora.cli.display import Tell, display
+from kinora.cli.job import Job, Printing
+from kinora.cli.say import result
+from kinora.clip import Clip
+from kinora.events import Decoded, Done, Encoded, Sampled
+from kinora.pipeline import Pipeline
+
+__all__ = ["make_clips"]
+
+
+def make_clips(pipeline: Pipeline, jobs: Sequence[Job], printing: Printing) -> None:
+    """Make the clips one after the other, which a seed's result doesn't depend on, and save each
+    as soon as it is there."""
+    with display(shown=printing.bars, clips=len(jobs)) as tell:
+        for job in jobs:
+            started = time.perf_counter()
+            clip = make(pipeline, job, tell)
+            tell(f"saving {job.photo.name}", 0, 0)
+            if job.place.named:
+                path = clip.save(
+                    job.place.path, overwrite=printing.overwrite, quality=printing.quality
+                )
+            else:
+                path = clip.save_free(job.place.path, quality=printing.quality)
+            show(path, job, clip, time.perf_counter() - started, printing)
+
+
+def make(pipeline: Pipeline, job: Job, tell: Tell) -> Clip:
+    """Make one clip, telling of every step."""
+
+    tell(f"encoding {job.photo.name}", 0, 0)
+    for event in pipeline.stream(job.request):
+        match event:
+            case Encoded(plans=(plan,)):
+                tell(f"sampling {job.photo.name}", 0, plan.steps)
+            case Sampled(step=step, steps=steps):
+                tell(f"sampling {job.photo.name}", step, steps)
+                if step == steps:
+                    tell(f"decoding {job.photo.name}", 0, 0)
+            case Decoded(done=done, frames=frames):
+                tell(f"decoding {job.photo.name}", done, frames)
+            case Done(clips=(clip,)):
+                return clip
+            case _:
+                pass
+    raise AssertionError("a stream ends with Done")
+
+
+def show(path: Path, job: Job, clip: Clip, seconds: float, printing: Printing) -> None:
+    """One line on stdout."""
+    if printing.json:
+        line = {
+            "output": str(path),
+            "photo": str(job.photo),
+            "seed": job.request.seed,
+            "seconds": round(seconds, 3),
+            "recipe": clip.recipe,
+        }
+        result(json.dumps(line))
+    elif sys.stdout.isatty():
+        width, height = clip.size
+        result(
+            f"{path}  ({len(clip.frames)} frames, {width}x{height}, seed {job.request.seed}, "
+            f"{seconds:.1f} s)"
+        )
+    else:
+        result(str(path))
