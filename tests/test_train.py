@@ -22,7 +22,7 @@ from kinora.weights import load_networks
 
 SCENES = SceneConfig(shapes=6, layers=2, oversample=1.0)
 VAE = VAETraining(
-    model=TINY, steps=4, size=16, pool_size=20, clips=1, frames=2, still_every=2, pool=2,
+    model=TINY, steps=4, size=16, pool_size=20, clips=1, frames=2, pool=2,
     scenes=SCENES, warm_up=2, report_every=1, save_every=2, device="cpu", workers=1,
 )  # fmt: skip
 UNET = UNetTraining(

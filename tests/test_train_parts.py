@@ -19,10 +19,12 @@ from kinora.models import VideoAutoencoder
 from kinora.synthetic import SceneConfig
 from kinora.train import UNetTraining, VAETraining, tensors
 from kinora.train.average import Average
+from kinora.train.birth import new_vae, start_from
 from kinora.train.cache import Batch
 from kinora.train.chance import draws, seed_of
 from kinora.train.checkpoint import restore, save
 from kinora.train.data import crops, pool_scenes, shuffled
+from kinora.train.export import write_vae
 from kinora.train.loop import interruptible
 from kinora.train.loss import bin_edges, bin_names, by_bin, diffusion_loss, draw_sigma, vae_loss
 from kinora.train.progress import Meter
@@ -37,7 +39,7 @@ from kinora.types import Condition
 
 SCENES = SceneConfig(shapes=6, layers=2, oversample=1.0)
 VAE = VAETraining(
-    model=TINY, steps=4, size=16, pool_size=20, clips=1, frames=2, still_every=2, pool=2,
+    model=TINY, steps=4, size=16, pool_size=20, clips=1, frames=2, pool=2,
     scenes=SCENES, warm_up=2, report_every=1, save_every=2, device="cpu", workers=1,
 )  # fmt: skip
 UNET = UNetTraining(
@@ -211,16 +213,36 @@ def test_dropped_conditions_are_zeros_and_leave_the_numbers() -> None:
     assert told.vector.eq(1).all()
 
 
-def test_crops_are_a_function_of_the_step_and_stills_come_now_and_then() -> None:
-    scenes = pool_scenes(VAE)
-    pool = torch.randint(256, (3, scenes.frames, 3, 20, 20), dtype=torch.uint8)
-    first, still = crops(VAE, pool, 0), crops(VAE, pool, 1)
+def test_crops_are_a_function_of_the_step() -> None:
+    pool = torch.randint(256, (3, pool_scenes(VAE).frames, 3, 20, 20), dtype=torch.uint8)
+    first = crops(VAE, pool, 0)
     assert first.shape == (1, 2, 3, 16, 16)
-    assert still.shape == (2, 1, 3, 16, 16)
     assert torch.equal(first, crops(VAE, pool, 0))
     assert not torch.equal(first, crops(VAE, pool, 2))
     assert first.min() >= -1
     assert first.max() <= 1
+
+
+def test_a_temporal_decoder_starts_where_the_frame_wise_one_ended(tmp_path: Path) -> None:
+    """Frames come out the same, whatever the clip, until the blocks in time have learnt."""
+    frame_wise = new_vae(replace(VAE, frames=1).trained.vae)
+    for name, parameter in frame_wise.named_parameters():
+        if not name.startswith("post_quant_conv"):
+            torch.nn.init.normal_(parameter, std=0.1)
+    write_vae(tmp_path / "vae.safetensors", replace(VAE, frames=1).trained, frame_wise)
+    temporal = new_vae(VAE.trained.vae)
+    start_from(temporal, tmp_path / "vae.safetensors")
+    latents = torch.randn(2, 3, 4, 3, 5)
+    torch.testing.assert_close(temporal.decode(latents), frame_wise.decode(latents))
+    images = torch.randn(2, 3, 8, 12)
+    torch.testing.assert_close(temporal.encode(images), frame_wise.encode(images))
+
+
+def test_an_autoencoder_of_other_widths_is_no_start(tmp_path: Path) -> None:
+    write_vae(tmp_path / "vae.safetensors", VAE.trained, new_vae(VAE.trained.vae))
+    other = replace(VAE.trained.vae, channels=(16, 16, 16))
+    with pytest.raises(CheckpointError, match="widths"):
+        start_from(VideoAutoencoder(other), tmp_path / "vae.safetensors")
 
 
 def test_a_sheet_has_a_row_for_each_clip(tmp_path: Path) -> None:

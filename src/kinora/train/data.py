@@ -34,19 +34,16 @@ def shuffled(purpose: str, seed: int, step: int, batch: int, total: int) -> Tens
 
 
 def crops(settings: VAETraining, pool: Tensor, step: int) -> Frames:
-    """The clips of one step, cropped, flipped, recoloured; now and then single frames instead.
+    """The clips of one step, cropped, flipped, recoloured.
 
     pool: rendered clips, uint8 [n, t, 3, h, w].
     """
-    still = step % settings.still_every == settings.still_every - 1
-    clips = settings.clips * settings.frames if still else settings.clips
     generator = draws("crops", settings.seed, step)
     room = pool.shape[-1] - settings.size + 1
     taken: list[Tensor] = []
-    for _ in range(clips):
-        index, t, y, x = (_draw(n, generator) for n in (*pool.shape[:2], room, room))
-        frames = pool[index, t : t + 1] if still else pool[index]
-        crop = frames[..., y : y + settings.size, x : x + settings.size]
+    for _ in range(settings.clips):
+        index, y, x = (_draw(n, generator) for n in (len(pool), room, room))
+        crop = pool[index, ..., y : y + settings.size, x : x + settings.size]
         taken.append(_vary(crop, generator))
     return to_pixels(torch.stack(taken))
 

@@ -4,7 +4,7 @@ A run that is resumed must be told the same again, save what is marked as free t
 no weight depends on it, or because only the remaining steps do.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kinora.config import NANO, ModelConfig
@@ -29,9 +29,11 @@ class VAETraining:
     clips: int = 4
     """Clips of a step."""
     frames: int = 4
-    """Frames of a clip: the decoder looks along time."""
-    still_every: int = 4
-    """Every so many steps, as many pictures come as clips of one frame each."""
+    """Frames of a clip. With 1 the decoder that is trained is frame-wise, and learns sooner; a run
+    on clips then starts from it (`init`)."""
+    init: str | None = None
+    """Another run's folder, whose autoencoder to start from: perhaps a frame-wise one, which
+    learns more in the same time from single frames."""
     pool: int = 1024
     """Clips that are rendered once, before training. Crops, flips and swapped colours make each of
     them new at every use."""
@@ -44,7 +46,7 @@ class VAETraining:
     kl_weight: float = 1e-4
     """Weight of the KL divergence, in nats a latent value: enough to keep latents near unit size
     and a little noisy, far too little to blur."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-4
     floor: float = 0.02
     """Learning rate at the end, as a share of the highest."""
     warm_up: int = 100
@@ -63,8 +65,13 @@ class VAETraining:
     """Processes that render on the CPU; a GPU renders by itself."""
     compile: bool = field(default=False, metadata=FREE)
 
+    @property
+    def trained(self) -> ModelConfig:
+        """The model whose autoencoder is trained, frame-wise where no clip has a second frame."""
+        return replace(self.model, vae=replace(self.model.vae, temporal_decoder=self.frames > 1))
+
     def __post_init__(self) -> None:
-        _positive(self, "steps", "clips", "frames", "still_every", "report_every", "save_every")
+        _positive(self, "steps", "clips", "frames", "report_every", "save_every")
         _multiple("size", self.size, self.model.vae.factor)
         if self.pool_size < self.size:
             raise RequestError(f"pool_size {self.pool_size}: must be at least size {self.size}")

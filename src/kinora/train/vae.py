@@ -13,6 +13,7 @@ from kinora.config import ModelConfig
 from kinora.device import pick_device
 from kinora.models import VideoAutoencoder
 from kinora.train import checkpoint
+from kinora.train.birth import new_vae, start_from
 from kinora.train.chance import draws, seed_of
 from kinora.train.data import crops, held_out, pool_scenes, read_photos
 from kinora.train.export import write_vae
@@ -49,7 +50,9 @@ def train_vae(
     out = folder / "vae"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("vae weights", settings.seed))
-        network = VideoAutoencoder(settings.model.vae)
+        network = new_vae(settings.trained.vae)
+    if settings.init is not None:
+        start_from(network, Path(settings.init) / "vae" / "vae.safetensors")
     state = make_state(
         network, average=settings.average, weight_decay=settings.weight_decay, device=device
     )
@@ -144,7 +147,7 @@ def make_check(
     scenes = replace(settings.scenes, width=settings.size, height=settings.size)
     scenes = replace(scenes, frames=settings.frames)
     made_up = held_out(scenes, 16, settings.seed).frames.to(device)
-    config = settings.model
+    config = settings.trained
     photos = read_photos(settings.photos, config.width, config.height).to(device)
     network = VideoAutoencoder(config.vae).to(device)
 

@@ -1,0 +1,154 @@
+"""Laws of the pipeline, on a tiny random model."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import kinora
+from kinora.config import TINY
+from kinora.device import pick_device, pick_dtype
+from kinora.errors import CheckpointError, DeviceError, KinoraWarning, RequestError
+from kinora.events import Decoded, Done, Encoded, Sampled
+from kinora.pipeline import Pipeline, draw_noise, quantise
+from kinora.request import Request
+from tests.tiny import tiny_pipeline
+
+WIDE = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
+OTHER = np.random.default_rng(1).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    return tiny_pipeline()
+
+
+def near(a: np.ndarray, b: np.ndarray) -> bool:
+    return int(np.abs(a.astype(int) - b.astype(int)).max()) <= 1
+
+
+def test_a_seed_means_the_same_whatever_else_is_in_the_batch(pipe: Pipeline) -> None:
+    size = (64, 32)
+    requests = [
+        Request(image=WIDE, seed=1, size=size, motion=20, fps=5, guidance=(1.0, 2.0)),
+        Request(image=OTHER, seed=2, size=size, motion=200, fps=12, noise_aug=0.3),
+        Request(image=WIDE, seed=1, size=size, motion=20, fps=5, guidance=(1.0, 2.0)),
+    ]
+    together = pipe.animate_batch(requests)
+    for request, clip in zip(requests, together, strict=True):
+        assert near(pipe.animate_batch([request])[0].frames, clip.frames)
+    assert not near(together[0].frames, together[1].frames)
+
+
+def test_the_same_seed_gives_the_same_clip(pipe: Pipeline) -> None:
+    first, again, other = (pipe.animate(WIDE, seed=seed).frames for seed in (5, 5, 6))
+    assert (first == again).all()
+    assert not near(first, other)
+
+
+def test_noise_is_drawn_pixels_first_in_fp32_on_the_cpu() -> None:
+    plan = Request(image=WIDE, seed=3).resolved(TINY, (64, 32))
+    pixels, latents = draw_noise(plan, TINY)
+    generator = torch.Generator().manual_seed(3)
+    assert torch.equal(pixels, torch.randn(3, 32, 64, generator=generator))
+    assert torch.equal(latents, torch.randn(4, 4, 8, 16, generator=generator))
+
+
+def test_a_stream_tells_every_step(pipe: Pipeline) -> None:
+    events = list(pipe.stream(Request(image=WIDE, steps=3, frames=5, decode_chunk=2, seed=4)))
+    kinds = [Encoded, *[Sampled] * 3, *[Decoded] * 3, Done]
+    assert [type(event) for event in events] == kinds
+    steps = [event for event in events if isinstance(event, Sampled)]
+    assert [(step.step, step.steps) for step in steps] == [(1, 3), (2, 3), (3, 3)]
+    assert all(step.denoised.shape == (1, 5, 4, 8, 16) for step in steps)
+    assert [event.done for event in events if isinstance(event, Decoded)] == [2, 4, 5]
+    first, last = events[0], events[-1]
+    assert isinstance(first, Encoded)
+    assert isinstance(last, Done)
+    assert first.plans[0].seed == last.clips[0].recipe["request"]["seed"] == 4
+    assert pipe.preview(steps[-1].denoised).shape == (1, 32, 64, 3)
+
+
+def test_closing_a_stream_cancels_at_once(pipe: Pipeline) -> None:
+    calls: list[int] = []
+    handle = pipe.unet.register_forward_hook(lambda *_: calls.append(1))
+    stream = pipe.stream(Request(image=WIDE, steps=9))
+    for event in stream:
+        if isinstance(event, Sampled) and event.step == 2:
+            stream.close()
+    handle.remove()
+    assert len(calls) == 2
+
+
+def test_a_stream_leaves_gradients_as_they_were(pipe: Pipeline) -> None:
+    for _ in pipe.stream(Request(image=WIDE)):
+        assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_comes_close_and_samples_in_fp32(dtype: torch.dtype) -> None:
+    exact, half = tiny_pipeline(), tiny_pipeline(dtype=dtype)
+    request = Request(image=WIDE, seed=0)
+    for event in half.stream(request):
+        if isinstance(event, Sampled):
+            assert event.denoised.dtype == torch.float32
+    error = half.animate(WIDE, seed=0).frames.astype(float) - exact.animate(WIDE, seed=0).frames
+    assert half.dtype == dtype
+    assert np.abs(error).mean() < 4
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+def test_chunks_never_cross_clips(pipe: Pipeline, chunk: int) -> None:
+    latents = torch.randn(2, 4, 4, 8, 16, generator=torch.Generator().manual_seed(0))
+    both = torch.cat(list(pipe.decode(latents, chunk)), dim=1)
+    for clip, frames in zip(latents, both, strict=True):
+        alone = torch.cat(list(pipe.decode(clip[None], chunk)), dim=1)[0]
+        torch.testing.assert_close(alone, frames, atol=1e-5, rtol=1e-5)
+
+
+def test_frames_are_rounded_not_cut() -> None:
+    values = torch.tensor([-2.0, -1.0, 0.0, 0.9999, 1.0, 2.0])
+    frames = values[None, :, None, None, None].expand(1, 6, 3, 1, 1)
+    assert quantise(frames)[0, :, 0, 0, 0].tolist() == [0, 0, 128, 255, 255, 255]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 6])
+def test_other_lengths_work(pipe: Pipeline, frames: int) -> None:
+    if frames > pipe.config.frames:
+        with pytest.warns(KinoraWarning, match="trained on 4"):
+            clip = pipe.animate(WIDE, frames=frames)
+    else:
+        clip = pipe.animate(WIDE, frames=frames)
+    assert clip.frames.shape == (frames, 32, 64, 3)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp-2m"])
+def test_every_sampler_runs(pipe: Pipeline, sampler: str) -> None:
+    assert pipe.animate(WIDE, sampler=sampler).recipe["request"]["sampler"] == sampler
+
+
+def test_the_recipe_repeats_the_clip(pipe: Pipeline, tmp_path: Path) -> None:
+    clip = pipe.animate(WIDE, frames=3, motion=9)
+    saved = kinora.Clip.open(clip.save(tmp_path / "clip"))
+    wishes: dict[str, Any] = {**saved.recipe["request"], "image": WIDE}
+    assert saved.recipe["fingerprint"] == pipe.fingerprint
+    assert (pipe.animate_batch([Request(**wishes)])[0].frames == saved.frames).all()
+
+
+def test_what_cannot_be_done_is_said_before_work_begins(pipe: Pipeline) -> None:
+    with pytest.raises(RequestError, match="multiples of 8"):
+        next(pipe.stream(Request(image=WIDE, size=(100, 100))))
+    with pytest.raises(CheckpointError):
+        kinora.load("/nowhere/at/all.safetensors")
+
+
+def test_devices_and_precisions_by_name() -> None:
+    assert pick_device("cpu").type == "cpu"
+    assert pick_dtype(None, torch.device("cpu")) == torch.float32
+    for name in ("gpu", "cuda:99", "xpu"):
+        with pytest.raises(DeviceError, match=name):
+            pick_device(name)
+    with pytest.raises(DeviceError, match="fp64"):
+        pick_dtype("fp64", torch.device("cpu"))
