@@ -44,9 +44,13 @@ def load(
     """
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
-    networks = load_networks(source, device=where, dtype=precision, variant=variant)
-    if vae_dtype is not None:
-        networks.vae.decoder.to(pick_dtype(vae_dtype, where))
+    networks = load_networks(
+        source,
+        device=where,
+        dtype=precision,
+        vae_dtype=None if vae_dtype is None else pick_dtype(vae_dtype, where),
+        variant=variant,
+    )
     for note in networks.notes:
         warnings.warn(note, KinoraWarning, stacklevel=2)
     return Pipeline(networks)

@@ -35,12 +35,18 @@ class Networks(NamedTuple):
 
 
 def load_networks(
-    source: str | Path, *, device: torch.device, dtype: torch.dtype, variant: str | None = None
+    source: str | Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    vae_dtype: torch.dtype | None = None,
+    variant: str | None = None,
 ) -> Networks:
     """Load a model.
 
     source: an alias ("nano", "svd", "svd-xt", "svd-xt-1.1"), a hub id, a folder or a file.
     dtype: of all parameters but those of the autoencoder's encoder, which are always fp32.
+    vae_dtype: of the autoencoder's decoder, where it should be another.
     variant: the published model it should be, for files that don't tell.
 
     Nothing is held twice: modules are built without memory, the file is mapped, and each tensor is
@@ -55,7 +61,8 @@ def load_networks(
     mark = fingerprint(checkpoint)
     networks = meta_networks(checkpoint.config)
     for prefix, module in zip(NETWORKS, networks, strict=True):
-        _fill(module, f"{prefix}.", checkpoint, device, dtype)
+        usual = vae_dtype if prefix == "vae" and vae_dtype is not None else dtype
+        _fill(module, f"{prefix}.", checkpoint, device, usual)
     return Networks(checkpoint.config, *networks, mark, checkpoint.notes)
 
 
