@@ -80,16 +80,17 @@ def random_tensors(config: ModelConfig, seed: int = 0) -> dict[str, Tensor]:
     """
     generator = torch.Generator().manual_seed(seed)
     table = diffusers_table(config)
+    return {n: draw(n, shape, generator) for n, shape in shapes(config).items() if n in table}
 
-    def draw(name: str, shape: tuple[int, ...]) -> Tensor:
-        noise = torch.randn(shape, generator=generator)
-        if name.endswith(".mix"):
-            return noise
-        if len(shape) == 1:
-            return 0.1 * noise + (1 if name.endswith(".weight") else 0)
-        return noise / max(1, torch.Size(shape[1:]).numel()) ** 0.5
 
-    return {name: draw(name, s) for name, s in shapes(config).items() if name in table}
+def draw(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """A random tensor by our name of it."""
+    noise = torch.randn(shape, generator=generator)
+    if name.endswith(".mix"):
+        return noise
+    if len(shape) == 1:
+        return 0.1 * noise + (1 if name.endswith(".weight") else 0)
+    return noise / max(1, torch.Size(shape[1:]).numel()) ** 0.5
 
 
 def ours(config: ModelConfig, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -143,13 +144,17 @@ def part(tensors: dict[str, Tensor], network: str) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def write_folder(path: Path, config: ModelConfig, seed: int = 0) -> Path:
-    """A folder in diffusers' layout with a random model, by way of our own format."""
+def write_own(path: Path, config: ModelConfig, seed: int = 0) -> Path:
+    """A file in our own format with a random model, dead tensors included."""
     tensors = random_tensors(config, seed)
-    source = path.with_suffix(".safetensors")
     unused = {name: t for name, t in tensors.items() if name.startswith("unused.")}
     networks = {name: part(tensors, name) for name in NETWORKS}
-    save_networks(source, config, networks, unused=unused)
+    return save_networks(path, config, networks, unused=unused)
+
+
+def write_folder(path: Path, config: ModelConfig, seed: int = 0) -> Path:
+    """A folder in diffusers' layout with the same, by way of our own format."""
+    source = write_own(path.with_suffix(".safetensors"), config, seed)
     convert(source, path, to="diffusers")
     source.unlink()
     return path

@@ -1,5 +1,7 @@
 """Our networks give what those of diffusers and transformers give, with the same weights."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kinora.config import ImageEncoderConfig, ModelConfig, UNetConfig, VAEConfig
-from tests import parity
+from tests import parity, parity_full_size
 
 TOLERANCE = 1e-4
 
@@ -186,6 +188,19 @@ def test_eps_of_diffusers_own_is_what_the_difference_would_be() -> None:
         if isinstance(module, ResnetBlock2D):
             module.norm1.eps = module.norm2.eps = 1e-2
     assert parity.difference(parity.run_theirs(theirs, inputs), reference).highest > TOLERANCE
+
+
+@pytest.mark.slow
+def test_the_full_sized_unet_equals_diffusers(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """Run it by hand: pytest -m slow tests/test_parity_diffusers.py (5 GB of disk, minutes)."""
+    if pytestconfig.option.markexpr != "slow":
+        pytest.skip("5 GB of disk, 14 GB of memory, minutes: runs with -m slow only")
+    try:
+        found = parity_full_size.compare(tmp_path)
+    finally:
+        shutil.rmtree(tmp_path)
+    assert found.scale > 0.05
+    assert found.highest < TOLERANCE, found
 
 
 @pytest.fixture(autouse=True)

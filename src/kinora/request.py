@@ -197,7 +197,7 @@ def _integer(name: str, value: object, low: int, high: int, unit: str = "") -> N
         raise RequestError(f"{name} {value!r}: must be a whole number from {low} to {high}{unit}")
 
 
-def _number(name: str, value: object, low: float, high: float) -> None:
+def _number(name: str, value: object, low: int, high: int) -> None:
     if value is None:
         return
     if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:

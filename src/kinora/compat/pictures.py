@@ -55,8 +55,8 @@ def write(
     frames: Sequence[Picture] | Shaped[np.ndarray, "..."],
     path: str | Path | None,
     suffix: str,
-    fps: float,
-    quality: float | None,
+    fps: int | float,
+    quality: int | float | None,
 ) -> str:
     """Write a video as those libraries do: over what has the name, or under a temporary one.
 

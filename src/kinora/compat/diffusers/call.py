@@ -13,9 +13,13 @@ from kinora.diffusion import karras
 from kinora.errors import RequestError
 from kinora.request import Plan, Request
 
-__all__ = ["OUTPUT_TYPES", "Call", "checked"]
+__all__ = ["OUTPUT_TYPES", "Call", "Number", "checked"]
 
 OUTPUT_TYPES: Final = ("pil", "np", "pt", "latent")
+
+
+Number = int | float
+"""Programs pass either for most values."""
 
 
 class Call(NamedTuple):
@@ -24,10 +28,10 @@ class Call(NamedTuple):
     plan: Plan
     """Its frames, size, steps and chunk; the rest of it is not used."""
     sigmas: list[float]
-    guidance: tuple[float, float]
-    fps: float
-    motion: float
-    noise_aug: float
+    guidance: tuple[Number, Number]
+    fps: Number
+    motion: Number
+    noise_aug: Number
     videos: int
     """Clips of each photo."""
     output_type: str
@@ -59,11 +63,11 @@ def checked(
     width: int | None,
     num_frames: int | None,
     num_inference_steps: int,
-    sigmas: Sequence[float] | None,
-    guidance: tuple[float, float],
-    fps: float,
-    motion_bucket_id: float,
-    noise_aug_strength: float,
+    sigmas: Sequence[Number] | None,
+    guidance: tuple[Number, Number],
+    fps: Number,
+    motion_bucket_id: Number,
+    noise_aug_strength: Number,
     chunks: tuple[int | None, int | None],
     num_videos_per_prompt: int | None,
     output_type: str | None,
@@ -81,11 +85,12 @@ def checked(
             "of one thing; give one of them"
         )
     frames = config.frames if num_frames is None else num_frames
+    levels = None if sigmas is None else _levels(sigmas)
     request = Request(
         image=None,
         frames=frames,
         size=(width or config.width, height or config.height),
-        steps=num_inference_steps if sigmas is None else len(sigmas) - 1,
+        steps=num_inference_steps if levels is None else len(levels) - 1,
         fit="stretch",
         decode_chunk=_chunk(chunk if older is None else older, frames),
     )
@@ -103,10 +108,9 @@ def checked(
     if output_type not in OUTPUT_TYPES:
         raise RequestError(f"output_type {output_type!r}: must be one of {', '.join(OUTPUT_TYPES)}")
     plan = request.resolved(config, (1, 1))
-    levels = _levels(sigmas) if sigmas is not None else _karras(config, plan.steps)
     return Call(
         plan=plan,
-        sigmas=levels,
+        sigmas=_karras(config, plan.steps) if levels is None else levels,
         guidance=guidance,
         fps=fps,
         motion=motion_bucket_id,
@@ -124,7 +128,7 @@ def _chunk(chunk: int | None, frames: int) -> int | None:
     return chunk if chunk is None else min(chunk, frames)
 
 
-def _levels(sigmas: Sequence[float]) -> list[float]:
+def _levels(sigmas: Sequence[Number]) -> list[float]:
     levels = [float(sigma) for sigma in sigmas]
     if len(levels) < 2 or not all(0 < s < math.inf for s in levels[:-1]) or not levels[-1] >= 0:
         raise RequestError(

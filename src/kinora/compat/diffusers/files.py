@@ -44,8 +44,8 @@ def load_image(
 def export_to_video(
     video_frames: Sequence[Picture] | Shaped[ndarray, "..."],
     output_video_path: str | Path | None = None,
-    fps: float = 10,
-    quality: float | None = 5.0,
+    fps: int | float = 10,
+    quality: int | float | None = 5.0,
     bitrate: int | None = None,
     macro_block_size: int | None = 16,
 ) -> str:
@@ -67,7 +67,7 @@ def export_to_video(
 def export_to_gif(
     image: Sequence[Picture] | Shaped[ndarray, "..."],
     output_gif_path: str | Path | None = None,
-    fps: float = 10,
+    fps: int | float = 10,
 ) -> str:
     """Write frames as a GIF and return its path; a temporary one when left out."""
     return write(image, output_gif_path, ".gif", fps, None)

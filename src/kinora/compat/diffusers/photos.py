@@ -13,17 +13,20 @@ from kinora.compat.pictures import opened
 from kinora.errors import RequestError
 from kinora.media import Photo, fit
 from kinora.pipeline import to_pixels
-from kinora.types import Images
 
 __all__ = ["Photos", "read_photos"]
+
+
+Pixels = Float[Tensor, "_ 3 _ _"]
+"""Pictures of any size, in [-1, 1]."""
 
 
 class Photos(NamedTuple):
     """What the networks see of the photos, in [-1, 1]."""
 
-    seen: list[Images]
+    seen: list[Pixels]
     """For the image encoder: each photo in its own size."""
-    fitted: Images
+    fitted: Pixels
     """For the autoencoder: stretched to the size of the clip."""
 
 
@@ -35,21 +38,21 @@ def read_photos(image: Photo | Tensor | Sequence[Photo | Tensor], size: tuple[in
         negative.
     size: width and height of the clip.
     """
-    items = list(image) if isinstance(image, list | tuple) else [image]
+    items: list[Photo | Tensor] = [*image] if isinstance(image, list | tuple) else [image]  # pyright: ignore[reportAssignmentType]  (a Sequence that is a photo is bytes)
     pairs = [pair for item in items for pair in _pairs(item, size)]
     if not pairs:
         raise RequestError("no image: at least one photo is needed")
     return Photos([seen for seen, _ in pairs], torch.cat([fitted for _, fitted in pairs]))
 
 
-def _pairs(item: Photo | Tensor, size: tuple[int, int]) -> list[tuple[Images, Images]]:
+def _pairs(item: Photo | Tensor, size: tuple[int, int]) -> list[tuple[Pixels, Pixels]]:
     if isinstance(item, Tensor):
-        return [(pixels, _stretched(pixels, size)) for pixels in _from_tensor(item).split(1)]
+        return [(pixels[None], _stretched(pixels[None], size)) for pixels in _from_tensor(item)]
     photo = opened(item)
     return [(to_pixels([np.asarray(photo)]), to_pixels([fit(photo, size, "stretch")]))]
 
 
-def _from_tensor(tensor: Float[Tensor, "..."]) -> Images:
+def _from_tensor(tensor: Float[Tensor, "..."]) -> Pixels:
     batch = tensor[None] if tensor.ndim == 3 else tensor
     if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
         raise RequestError(
@@ -60,6 +63,6 @@ def _from_tensor(tensor: Float[Tensor, "..."]) -> Images:
     return batch if batch.min() < 0 else batch * 2 - 1
 
 
-def _stretched(pixels: Images, size: tuple[int, int]) -> Images:
+def _stretched(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """As diffusers stretches tensors: by the nearest pixel."""
     return F.interpolate(pixels, (size[1], size[0]), mode="nearest")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Generator, Tensor, nn
 
-from kinora.compat.diffusers.call import Call, checked
+from kinora.compat.diffusers.call import Call, Number, checked
 from kinora.compat.diffusers.noise import Noise
 from kinora.compat.diffusers.photos import Photos, read_photos
 from kinora.compat.pictures import as_pictures
@@ -43,17 +43,9 @@ class StableVideoDiffusionPipelineOutput:
         return {"frames": self.frames, 0: self.frames}[key]
 
 
-class Callback(Protocol):
-    """Called after each step; may return {"latents": …} to go on from."""
-
-    def __call__(
-        self,
-        pipe: "StableVideoDiffusionPipeline",
-        step: int,
-        timestep: Tensor,
-        tensors: dict[str, Tensor],
-        /,
-    ) -> dict[str, Tensor] | None: ...
+Callback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
+"""(pipeline, index of the step, its c_noise, tensors), called after each step; may return
+{"latents": …} to go on from."""
 
 
 class UNet(nn.Module):
@@ -166,12 +158,12 @@ class StableVideoDiffusionPipeline:
         width: int | None = None,
         num_frames: int | None = None,
         num_inference_steps: int = 25,
-        sigmas: Sequence[float] | None = None,
-        min_guidance_scale: float = 1.0,
-        max_guidance_scale: float = 3.0,
-        fps: float = 7,
-        motion_bucket_id: float = 127,
-        noise_aug_strength: float = 0.02,
+        sigmas: Sequence[Number] | None = None,
+        min_guidance_scale: Number = 1.0,
+        max_guidance_scale: Number = 3.0,
+        fps: Number = 7,
+        motion_bucket_id: Number = 127,
+        noise_aug_strength: Number = 0.02,
         decode_chunk_size: int | None = None,
         num_videos_per_prompt: int | None = 1,
         generator: Generator | Sequence[Generator] | None = None,
@@ -232,7 +224,7 @@ class StableVideoDiffusionPipeline:
             photos.fitted,
             fps=torch.full((count,), float(call.fps)),
             motion=torch.full((count,), float(call.motion)),
-            noise_aug=torch.full((count,), call.noise_aug),
+            noise_aug=torch.full((count,), float(call.noise_aug)),
             pixel_noise=noise.pixels(height, width),
             context=torch.cat(context),
         )
