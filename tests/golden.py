@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -131,8 +130,3 @@ def model() -> Model:
         network.load_state_dict(part, strict=True)
         network.eval().requires_grad_(False)
     return Model(config, *networks)
-
-
-def close(ours: Tensor, stored: Tensor, atol: float, rtol: float = 0.0) -> None:
-    """|ours − stored| ≤ atol + rtol·|stored|, everywhere."""
-    torch.testing.assert_close(ours.to(stored.dtype), stored, atol=atol, rtol=rtol)
