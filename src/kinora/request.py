@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from kinora.config import ModelConfig
 from kinora.errors import RequestError
 
-__all__ = ["FITS", "SAMPLERS", "Photo", "Plan", "Request", "draw_seed"]
+__all__ = ["FITS", "SAMPLERS", "Photo", "Plan", "Request", "agree", "draw_seed"]
 
 Photo = Any
 """A path, the bytes of an image file, a PIL image, or a uint8 array [h, w, 3]."""

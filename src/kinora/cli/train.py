@@ -41,6 +41,15 @@ Photos = Annotated[
     ),
 ]
 
+Init = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        show_default="random weights",
+        help="Run to start from, perhaps one at a smaller size.",
+    ),
+]
+
 
 def number(default: str, words: str, low: int = 1) -> OptionInfo:
     """An option that is a number; left out, it is what the settings say."""
@@ -50,6 +59,7 @@ def number(default: str, words: str, low: int = 1) -> OptionInfo:
 STEPS = "Steps after which training is finished; more may be asked for later."
 RATE = "Highest learning rate, above 0."
 SEED = "Chance, a whole number from 0: of first weights, clips and noise."
+AVERAGE = "Decay of the moving average of the weights, below 1."
 SAVE = "Steps from one checkpoint to the next."
 WORKERS = "Processes that render clips, where the CPU does."
 COMPILE = "Compile the networks first; worth it on a GPU."
@@ -65,9 +75,12 @@ def vae(
     frames: Annotated[int | None, number("4", "Frames of a clip.")] = None,
     clips: Annotated[int | None, number("4", "Clips a step.")] = None,
     pool: Annotated[int | None, number("1024", "Clips rendered before training.")] = None,
-    learning_rate: Annotated[float | None, number("0.002", RATE, 0)] = None,
+    pool_size: Annotated[int | None, number("96", "Side of their frames, in pixels.")] = None,
+    learning_rate: Annotated[float | None, number("0.0005", RATE, 0)] = None,
+    average: Annotated[float | None, number("0.998", AVERAGE, 0)] = None,
     seed: Annotated[int | None, number("0", SEED, 0)] = None,
     photos: Photos = None,
+    init: Init = None,
     save_every: Annotated[int | None, number("200", SAVE)] = None,
     workers: Annotated[int | None, number("2", WORKERS)] = None,
     compile: Annotated[bool, typer.Option("--compile", help=COMPILE)] = False,
@@ -86,7 +99,10 @@ def vae(
             "frames": frames,
             "clips": clips,
             "pool": pool,
+            "pool_size": pool_size,
             "learning_rate": learning_rate,
+            "average": average,
+            "init": None if init is None else str(init),
             "seed": seed,
             "save_every": save_every,
             "workers": workers,
@@ -120,6 +136,7 @@ def unet(
     clips: Annotated[int | None, number("4096", "Clips encoded before training.")] = None,
     batch: Annotated[int | None, number("16", "Clips a step.")] = None,
     learning_rate: Annotated[float | None, number("0.0005", RATE, 0)] = None,
+    average: Annotated[float | None, number("0.998", AVERAGE, 0)] = None,
     noise_mean: Annotated[
         float | None,
         typer.Option(metavar="X", show_default="-0.2", help="Mean of the noise level's logarithm."),
@@ -127,14 +144,7 @@ def unet(
     noise_std: Annotated[float | None, number("1.4", "Its deviation, above 0.", 0)] = None,
     seed: Annotated[int | None, number("0", SEED, 0)] = None,
     photos: Photos = None,
-    init: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            show_default="random weights",
-            help="Run to start from, perhaps one at a smaller size.",
-        ),
-    ] = None,
+    init: Init = None,
     save_every: Annotated[int | None, number("200", SAVE)] = None,
     sample_every: Annotated[int | None, number("400", "Steps between sample sheets.")] = None,
     workers: Annotated[int | None, number("2", WORKERS)] = None,
@@ -157,6 +167,7 @@ def unet(
             "clips": clips,
             "batch": batch,
             "learning_rate": learning_rate,
+            "average": average,
             "noise_mean": noise_mean,
             "noise_std": noise_std,
             "seed": seed,

@@ -3,3 +3,5 @@
 `kinora.compat.diffusers` and `kinora.compat.diffsynth`; docs/compat.md says what each keeps of the
 library that it stands for and what it mends.
 """
+
+__all__: list[str] = []

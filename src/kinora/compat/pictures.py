@@ -13,7 +13,7 @@ from PIL import Image
 from kinora.errors import KinoraWarning, RequestError
 from kinora.media import Photo, load_photo, write_video
 
-__all__ = ["as_bytes", "as_pictures", "opened", "write"]
+__all__ = ["Picture", "as_bytes", "as_pictures", "opened", "write"]
 
 Picture = Image.Image | Shaped[np.ndarray, "..."]
 """A PIL image, an array of floats in [0, 1], or one of bytes."""

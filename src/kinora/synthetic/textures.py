@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kinora.synthetic.chance import Chance
 
-__all__ = ["SIZE", "SMOOTH", "texture_bank"]
+__all__ = ["PATTERNS", "SIZE", "SMOOTH", "texture_bank"]
 
 SIZE = 256
 """Side of a texture, which tiles without a seam."""

@@ -17,6 +17,7 @@ __all__ = [
     "config_to_metadata",
     "named_variant",
     "published",
+    "refuse_contradiction",
     "sgm_config",
 ]
 
