@@ -27,5 +27,5 @@ def reporting(json: bool, quiet: bool) -> Generator[Report, None, None]:
         try:
             yield report
         except KeyboardInterrupt:
-            remark("Stopped and saved; the same command again goes on")
+            remark("Stopped; the same command again goes on from what is saved")
             raise
