@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from kinora.config import SVD, SVD_XT, SVD_XT_1_1, ModelConfig, config_from_dict, config_to_dict
 from kinora.errors import CheckpointError
@@ -60,7 +60,7 @@ def config_from_metadata(path: Path, text: str) -> ModelConfig:
     """Read it back. Raises CheckpointError, naming the file, when it makes no sense."""
     try:
         values = json.loads(text)
-        return config_from_dict(values if isinstance(values, dict) else {})
+        return config_from_dict(cast("dict[str, Any]", values) if isinstance(values, dict) else {})
     except (ValueError, AttributeError, CheckpointError) as error:
         raise CheckpointError(f"{path}: its metadata can't be understood: {error}") from error
 
