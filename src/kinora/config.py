@@ -184,13 +184,13 @@ NANO = ModelConfig(
         vector_dim=64,
         norm_groups=8,
     ),
-    vae=VAEConfig(latent_channels=8, channels=(32, 64, 96), norm_groups=8, scale=1.0),
+    vae=VAEConfig(latent_channels=8, channels=(32, 64, 96), norm_groups=8, scale=1.008969),
     image_encoder=ImageEncoderConfig(
-        patch_size=32, width=64, layers=2, heads=2, mlp_width=128, output_dim=64
+        patch_size=32, width=64, layers=2, heads=2, mlp_width=64, output_dim=64
     ),
     frames=8,
-    width=128,
-    height=128,
+    width=64,
+    height=64,
     sigma_max=80.0,
     steps=20,
     guidance=(1.0, 1.5),
