@@ -14,11 +14,12 @@ INDEX := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 demo: $(VENV)/installed
 	$(BIN)/kinora animate examples/rocket.jpg
 
+# One thread a worker: two workers of two threads each would wait for one another on two cores.
 test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 bench: $(VENV)/installed-bench
 
