@@ -129,13 +129,13 @@ def theirs(config: ModelConfig, tensors: dict[str, Tensor]) -> dict[str, Any]:
     return built
 
 
-def mend(unet: nn.Module) -> None:
+def mend(unet: nn.Module, eps: float = 1e-5) -> None:
     """Give the norms of diffusers' residual blocks the eps that the weights were trained with."""
     from diffusers.models.resnet import ResnetBlock2D, TemporalResnetBlock
 
     for module in unet.modules():
         if isinstance(module, ResnetBlock2D | TemporalResnetBlock):
-            module.norm1.eps = module.norm2.eps = 1e-5
+            module.norm1.eps = module.norm2.eps = eps
 
 
 def part(tensors: dict[str, Tensor], network: str) -> dict[str, Tensor]:

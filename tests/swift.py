@@ -5,15 +5,15 @@ from kinora.config import ImageEncoderConfig, ModelConfig, UNetConfig, VAEConfig
 SWIFT = ModelConfig(
     name="swift",
     unet=UNetConfig(
-        channels=(8, 8),
+        channels=(8,),
         blocks=1,
-        attention=(True, False),
-        heads=(1, 1),
+        attention=(False,),
+        heads=(1,),
         context_dim=8,
         vector_dim=8,
         norm_groups=4,
     ),
-    vae=VAEConfig(channels=(2, 4, 8, 8, 8, 8), blocks=1, norm_groups=2, temporal_decoder=False),
+    vae=VAEConfig(channels=(1, 1, 1, 1, 1, 1, 1), blocks=1, norm_groups=1, temporal_decoder=False),
     image_encoder=ImageEncoderConfig(
         patch_size=112, width=8, layers=1, heads=1, mlp_width=8, output_dim=8
     ),

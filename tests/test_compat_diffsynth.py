@@ -119,10 +119,10 @@ def test_a_little_denoising_keeps_a_video_and_much_does_not(pipe: SVDVideoPipeli
         kept = quantise(decode_overlapping(pipe.pipeline, latents))[0]
     errors = [
         np.abs(run(pipe, input_video=video, denoising_strength=s, **PLAIN) - 1.0 * kept).mean()
-        for s in (0.0, 0.3, 0.9)
+        for s in (0.0, 0.1, 0.9)
     ]
-    assert errors[0] < 1
     assert errors[0] < errors[1] < errors[2]
+    assert errors[0] < errors[2] / 4
 
 
 def test_levels_of_a_partial_denoising_are_the_end_of_the_whole_schedule() -> None:

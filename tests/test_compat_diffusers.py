@@ -17,6 +17,7 @@ from kinora.compat.diffusers import (
 )
 from kinora.errors import KinoraWarning, MediaError, RequestError
 from kinora.media import read_video
+from kinora.weights.hub import BUNDLED
 from tests import parity
 from tests.checkpoints import write_own
 from tests.swift import SWIFT
@@ -333,6 +334,14 @@ def test_videos_are_written_under_any_name_and_replaced(tmp_path: Path) -> None:
         export_to_video(frames, path, bitrate=1000)
     with pytest.raises(RequestError, match="16x16, 33x21"):
         export_to_video([photo(33, 21), photo(16, 16)], path)
+
+
+@pytest.mark.skipif(not BUNDLED.is_file(), reason="the bundled model is not there")
+def test_the_bundled_model_runs_at_its_own_size() -> None:
+    pipe = StableVideoDiffusionPipeline.from_pretrained("nano", torch_dtype=torch.float32)
+    frames = pipe(photo(), num_frames=2, num_inference_steps=1).frames[0]
+    config = pipe.pipeline.config
+    assert [frame.size for frame in frames] == [(config.width, config.height)] * 2
 
 
 def test_the_program_of_diffusers_guide_runs(tmp_path: Path) -> None:
