@@ -227,7 +227,7 @@ class Pipeline:
     def _decode(self, latents: Latents) -> Frames:
         return self.vae.decode(latents / self.config.vae.scale).float()
 
-    def preview(self, denoised: Latents, frame: int = -1) -> UInt8[np.ndarray, "b h w 3"]:
+    def preview(self, denoised: Latents, frame: int = -1) -> UInt8[np.ndarray, "b height width 3"]:
         """One frame of each clip of a clean estimate, decoded by itself, quickly."""
         alone = denoised[:, frame].unsqueeze(1)
         return quantise(next(self.decode(alone)))[:, 0]

@@ -19,7 +19,7 @@ def zero_(layer: nn.Linear | nn.Conv2d) -> None:
 
 def across_time(
     block: Callable[[Tensor], Tensor], x: Float[Tensor, "bt c h w"], frames: int
-) -> Float[Tensor, "bt c h w"]:
+) -> Float[Tensor, "bt d h w"]:
     """Let a block see frames × pixels in place of rows × columns.
 
     In the channels-last memory format neither rearrangement copies.
