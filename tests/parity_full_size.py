@@ -1,7 +1,7 @@
 """One step of the UNet at full size, ours and diffusers', from one random checkpoint on disk.
 
 Memory holds one network at a time: each runs in a process of its own and leaves its output in a
-file. Needs 5 GB of disk and 14 GB of memory.
+file. Needs 5 GB of disk and 10 GB of memory.
 """
 
 import json

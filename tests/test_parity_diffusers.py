@@ -195,7 +195,7 @@ def test_the_comparison_sees_the_eps_of_norms() -> None:
 def test_the_full_sized_unet_equals_diffusers(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """Run it by hand: pytest -m slow tests/test_parity_diffusers.py (5 GB of disk, minutes)."""
     if pytestconfig.option.markexpr != "slow":
-        pytest.skip("5 GB of disk, 14 GB of memory, minutes: runs with -m slow only")
+        pytest.skip("5 GB of disk, 10 GB of memory, minutes: runs with -m slow only")
     try:
         found = parity_full_size.compare(tmp_path)
     finally:
