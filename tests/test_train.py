@@ -13,22 +13,12 @@ from safetensors.torch import load_file
 
 from kinora.config import TINY
 from kinora.errors import CheckpointError, KinoraError
-from kinora.synthetic import SceneConfig
-from kinora.train import Progress, UNetTraining, VAETraining, train_unet, train_vae
+from kinora.train import Progress, train_unet, train_vae
 from kinora.train.cache import encode_clips
 from kinora.train.chance import draws
 from kinora.train.export import read_vae
 from kinora.weights import load_networks
-
-SCENES = SceneConfig(shapes=6, layers=2, oversample=1.0)
-VAE = VAETraining(
-    model=TINY, steps=4, size=16, pool_size=20, clips=1, frames=2, pool=2,
-    scenes=SCENES, warm_up=2, report_every=1, save_every=2, device="cpu", workers=1,
-)  # fmt: skip
-UNET = UNetTraining(
-    model=TINY, steps=4, width=32, height=16, frames=2, clips=4, batch=2, scenes=SCENES, warm_up=2,
-    sample_steps=1, report_every=1, save_every=2, sample_every=4, device="cpu", workers=1,
-)  # fmt: skip
+from tests.runs import UNET, VAE
 
 
 def silent(progress: Progress) -> None:

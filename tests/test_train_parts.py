@@ -16,7 +16,6 @@ from torch import Tensor
 from kinora.config import TINY
 from kinora.errors import CheckpointError, OutputError, RequestError
 from kinora.models import VideoAutoencoder
-from kinora.synthetic import SceneConfig
 from kinora.train import UNetTraining, VAETraining, tensors
 from kinora.train.average import Average
 from kinora.train.birth import new_vae, start_from
@@ -36,16 +35,7 @@ from kinora.train.tensors import write_tensors
 from kinora.train.unet import Trained
 from kinora.train.vae import Autoencoding
 from kinora.types import Condition
-
-SCENES = SceneConfig(shapes=6, layers=2, oversample=1.0)
-VAE = VAETraining(
-    model=TINY, steps=4, size=16, pool_size=20, clips=1, frames=2, pool=2,
-    scenes=SCENES, warm_up=2, report_every=1, save_every=2, device="cpu", workers=1,
-)  # fmt: skip
-UNET = UNetTraining(
-    model=TINY, steps=4, width=32, height=16, frames=2, clips=4, batch=2, scenes=SCENES, warm_up=2,
-    sample_steps=1, report_every=1, save_every=2, sample_every=4, device="cpu", workers=1,
-)  # fmt: skip
+from tests.runs import SCENES, UNET, VAE
 
 
 def test_the_number_of_steps_may_change(tmp_path: Path) -> None:
