@@ -15,7 +15,7 @@ from kinora.compat.diffusers import (
     export_to_video,
     load_image,
 )
-from kinora.errors import KinoraWarning, MediaError, RequestError
+from kinora.errors import CheckpointError, KinoraWarning, MediaError, RequestError
 from kinora.media import read_video
 from kinora.weights.hub import BUNDLED
 from tests import parity
@@ -342,6 +342,18 @@ def test_the_bundled_model_runs_at_its_own_size() -> None:
     frames = pipe(photo(), num_frames=2, num_inference_steps=1).frames[0]
     config = pipe.pipeline.config
     assert [frame.size for frame in frames] == [(config.width, config.height)] * 2
+
+
+def test_a_scheduler_is_refused_rather_than_ignored(ours: StableVideoDiffusionPipeline) -> None:
+    with pytest.raises(RequestError, match=r"scheduler.*sigmas"):
+        ours.scheduler = object()
+
+
+def test_models_of_the_hub_are_asked_for_as_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=rf"not in the cache \({tmp_path}\), and local_files"):
+        StableVideoDiffusionPipeline.from_pretrained(
+            "someone/small-video", cache_dir=tmp_path, local_files_only=True
+        )
 
 
 def test_the_program_of_diffusers_guide_runs(tmp_path: Path) -> None:

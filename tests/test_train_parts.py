@@ -5,6 +5,7 @@ import math
 import os
 import signal
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,15 @@ from kinora.train.checkpoint import restore, save
 from kinora.train.data import crops, pool_scenes, shuffled
 from kinora.train.export import write_vae
 from kinora.train.loop import interruptible
-from kinora.train.loss import bin_edges, bin_names, by_bin, diffusion_loss, draw_sigma, vae_loss
+from kinora.train.loss import (
+    bin_edges,
+    bin_names,
+    by_bin,
+    diffusion_loss,
+    draw_sigma,
+    halved,
+    vae_loss,
+)
 from kinora.train.progress import Meter
 from kinora.train.rate import learning_rate
 from kinora.train.render import rendered
@@ -185,12 +194,18 @@ def test_the_diffusion_loss_is_the_error_of_v() -> None:
 def test_a_perfect_copy_costs_nothing_but_kl() -> None:
     frames = torch.rand(2, 3, 3, 4, 4)
     unit = torch.zeros(6, 8, 1, 1)
-    loss = vae_loss(frames, frames, unit, 1.0, 1.0)
-    assert loss.total.item() == 0
+    cost = partial(vae_loss, gradient_weight=1.0, kl_weight=2.0, coarse_weight=4.0)
+    assert cost(frames, frames, unit, halved(frames)).total.item() == 0
     far = unit + torch.cat([torch.ones(4), torch.zeros(4)])[:, None, None]
-    assert vae_loss(frames, frames, far, 1.0, 2.0).total.item() == pytest.approx(1.0)
-    parts = vae_loss(frames + 0.5, frames, unit, 1.0, 1.0).parts
-    assert parts.tolist() == pytest.approx([0.5, 0.0, 0.0], abs=1e-6)
+    assert cost(frames, frames, far).total.item() == pytest.approx(1.0)
+    off = cost(frames + 0.5, frames, unit, halved(frames) - 0.25)
+    assert off.parts.tolist() == pytest.approx([0.5, 0.0, 0.0, 0.25], abs=1e-6)
+    assert off.total.item() == pytest.approx(0.5 + 4 * 0.25)
+
+
+def test_halving_takes_the_mean_of_four() -> None:
+    clip = torch.arange(16.0).reshape(1, 1, 1, 4, 4)
+    assert halved(clip).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
 
 
 def test_dropped_conditions_are_zeros_and_leave_the_numbers() -> None:
@@ -226,6 +241,8 @@ def test_a_temporal_decoder_starts_where_the_frame_wise_one_ended(tmp_path: Path
     torch.testing.assert_close(temporal.decode(latents), frame_wise.decode(latents))
     images = torch.randn(2, 3, 8, 12)
     torch.testing.assert_close(temporal.encode(images), frame_wise.encode(images))
+    learning = {n for n, p in temporal.named_parameters() if p.requires_grad}
+    assert learning == {n for n, _ in temporal.named_parameters() if n.startswith("decoder.")}
 
 
 def test_an_autoencoder_of_other_widths_is_no_start(tmp_path: Path) -> None:
@@ -260,13 +277,14 @@ def test_settings_are_plain_data() -> None:
 def test_networks_train_in_mixed_precision() -> None:
     """What a GPU does, on the CPU: weights in fp32, their work in bf16."""
     network = Trained(TINY)
-    vae = Autoencoding(VideoAutoencoder(TINY.vae))
+    vae = Autoencoding(VideoAutoencoder(TINY.vae), coarse=True)
     x = torch.randn(2, 3, 4, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
         context = network.image_encoder(torch.rand(2, 3, 32, 32))
         told = Condition(torch.randn(2, 1, 4, 8, 8), context, torch.ones(2, 3))
         noise = network.unet(x, torch.zeros(2), told)
-        frames, _ = vae(torch.rand(1, 2, 3, 16, 16), torch.randn(2, 4, 4, 4))
+        frames, coarse, _ = vae(torch.rand(1, 2, 3, 16, 16), torch.randn(2, 4, 4, 4))
+    assert coarse.shape == (1, 2, 3, 8, 8)
     (noise.float().mean() + frames.float().mean()).backward()
     assert noise.dtype == frames.dtype == torch.bfloat16
     assert all(p.grad is None or p.grad.dtype == torch.float32 for p in network.parameters())

@@ -19,9 +19,9 @@ from kinora.events import Decoded, Done, Encoded, Event, Sampled
 from kinora.media import fit, load_photo
 from kinora.request import Photo, Plan, Request, agree
 from kinora.types import Condition, Frames, Images, Latents, PerClip, Step
-from kinora.weights import Networks, load_networks
+from kinora.weights import DEFAULT_HUB, Hub, Networks, load_networks
 
-__all__ = ["Pipeline", "draw_noise", "load", "quantise", "to_pixels"]
+__all__ = ["Pipeline", "draw_noise", "from_bytes", "load", "quantise", "to_bytes", "to_pixels"]
 
 
 def load(
@@ -31,6 +31,7 @@ def load(
     dtype: str | None = None,
     vae_dtype: str | None = None,
     variant: str | None = None,
+    hub: Hub = DEFAULT_HUB,
 ) -> "Pipeline":
     """Load a model, ready to run.
 
@@ -40,6 +41,7 @@ def load(
     dtype: "float16", "bfloat16" or "float32"; float16 on CUDA, else float32, when left out.
     vae_dtype: precision of decoding; `dtype` when left out (the original decodes in float32).
     variant: which published model a single file holds, for files that don't tell.
+    hub: revision, cache folder and token, where the hub is asked.
     Raises CheckpointError or DeviceError; what the user should hear comes as a KinoraWarning.
     """
     where = pick_device(device)
@@ -50,6 +52,7 @@ def load(
         dtype=precision,
         vae_dtype=None if vae_dtype is None else pick_dtype(vae_dtype, where),
         variant=variant,
+        hub=hub,
     )
     for note in networks.notes:
         warnings.warn(note, KinoraWarning, stacklevel=2)
@@ -260,10 +263,19 @@ def draw_noise(
 
 def to_pixels(pictures: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Images:
     """Pictures as the networks see them, in [-1, 1]."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255 * 2 - 1
+    return from_bytes(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
 
 
 def quantise(frames: Frames) -> UInt8[np.ndarray, "b t height width 3"]:
     """Clamp and round to bytes, on the device, before anything is copied from it."""
-    pixels = ((frames + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return pixels.permute(0, 1, 3, 4, 2).cpu().numpy()
+    return to_bytes(frames).permute(0, 1, 3, 4, 2).cpu().numpy()
+
+
+def from_bytes(values: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """0–255 to [-1, 1]."""
+    return values.float() / 255 * 2 - 1
+
+
+def to_bytes(pixels: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """[-1, 1], clamped, to 0–255, rounded."""
+    return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

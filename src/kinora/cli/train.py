@@ -58,7 +58,10 @@ def number(default: str, words: str, low: int = 1) -> OptionInfo:
 
 STEPS = "Steps after which training is finished; more may be asked for later."
 RATE = "Highest learning rate, above 0."
+WARM_UP = "Steps over which it rises to that."
 SEED = "Chance, a whole number from 0: of first weights, clips and noise."
+SPEED = "Speed at motion 255, in fractions of the width a second, above 0."
+COARSE = "Weight of the loss at half the size, which keeps latents simple."
 AVERAGE = "Decay of the moving average of the weights, below 1."
 SAVE = "Steps from one checkpoint to the next."
 WORKERS = "Processes that render clips, where the CPU does."
@@ -76,7 +79,9 @@ def vae(
     clips: Annotated[int | None, number("4", "Clips a step.")] = None,
     pool: Annotated[int | None, number("1024", "Clips rendered before training.")] = None,
     pool_size: Annotated[int | None, number("96", "Side of their frames, in pixels.")] = None,
+    coarse_weight: Annotated[float | None, number("0.25", COARSE, 0)] = None,
     learning_rate: Annotated[float | None, number("0.0005", RATE, 0)] = None,
+    warm_up: Annotated[int | None, number("100", WARM_UP, 0)] = None,
     average: Annotated[float | None, number("0.998", AVERAGE, 0)] = None,
     seed: Annotated[int | None, number("0", SEED, 0)] = None,
     photos: Photos = None,
@@ -100,7 +105,9 @@ def vae(
             "clips": clips,
             "pool": pool,
             "pool_size": pool_size,
+            "coarse_weight": coarse_weight,
             "learning_rate": learning_rate,
+            "warm_up": warm_up,
             "average": average,
             "init": None if init is None else str(init),
             "seed": seed,
@@ -136,12 +143,14 @@ def unet(
     clips: Annotated[int | None, number("4096", "Clips encoded before training.")] = None,
     batch: Annotated[int | None, number("16", "Clips a step.")] = None,
     learning_rate: Annotated[float | None, number("0.0005", RATE, 0)] = None,
+    warm_up: Annotated[int | None, number("100", WARM_UP, 0)] = None,
     average: Annotated[float | None, number("0.998", AVERAGE, 0)] = None,
     noise_mean: Annotated[
         float | None,
         typer.Option(metavar="X", show_default="-0.2", help="Mean of the noise level's logarithm."),
     ] = None,
     noise_std: Annotated[float | None, number("1.4", "Its deviation, above 0.", 0)] = None,
+    max_speed: Annotated[float | None, number("0.12", SPEED, 0)] = None,
     seed: Annotated[int | None, number("0", SEED, 0)] = None,
     photos: Photos = None,
     init: Init = None,
@@ -167,6 +176,7 @@ def unet(
             "clips": clips,
             "batch": batch,
             "learning_rate": learning_rate,
+            "warm_up": warm_up,
             "average": average,
             "noise_mean": noise_mean,
             "noise_std": noise_std,
@@ -182,8 +192,11 @@ def unet(
     )
     check_device(device)
     from kinora.cli.report import reporting
+    from kinora.synthetic import SceneConfig
     from kinora.train import UNetTraining, train_unet
 
+    if max_speed is not None:
+        given["scenes"] = SceneConfig(max_speed=max_speed)
     settings = UNetTraining(**given)
     with out_of_memory("lower --size, --frames or --batch"), reporting(json, quiet) as report:
         finished = train_unet(settings, run, minutes=minutes, report=report)

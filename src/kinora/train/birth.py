@@ -50,13 +50,15 @@ def start_from(network: VideoAutoencoder, path: Path) -> None:
     """Take over the weights of a trained autoencoder of the same widths.
 
     From a frame-wise one the blocks in space are taken; those in time stay as they are, the
-    identity, so that frames come out the same. (As SVD's own decoder was made: Blattmann et al.
+    identity, so that frames come out the same. Its encoder is fixed: latents stay what they were,
+    and only the decoder learns to make clips of them. (As SVD's own was made: Blattmann et al.
     2023, "Align your Latents", section 3.1.2)
     Raises CheckpointError when the widths differ.
     """
     _, trained = read_vae(path, torch.device("cpu"))
     state = trained.state_dict()
-    if trained.post_quant_conv is not None and network.post_quant_conv is None:
+    frame_wise = trained.post_quant_conv is not None and network.post_quant_conv is None
+    if frame_wise:
         block = re.compile(r"^(decoder\..*resnets\.\d+\.)")
         state = {
             block.sub(r"\1space.", name): tensor
@@ -72,6 +74,9 @@ def start_from(network: VideoAutoencoder, path: Path) -> None:
     strange = [name for name in names[0] if not young.search(name)] + names[1]
     if strange:
         raise CheckpointError(f"{path} is another kind of autoencoder: see {strange[0]}")
+    if frame_wise:
+        network.encoder.requires_grad_(False)
+        network.quant_conv.requires_grad_(False)
 
 
 def _identity(layer: nn.Conv2d) -> None:

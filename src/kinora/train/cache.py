@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from kinora.config import ModelConfig
 from kinora.models import VideoAutoencoder
+from kinora.pipeline import from_bytes, to_bytes
 from kinora.synthetic import SceneConfig
 from kinora.train.chance import draws
-from kinora.train.data import shuffled, to_bytes, to_pixels
+from kinora.train.data import shuffled
 from kinora.train.loop import Stop
 from kinora.train.progress import Journal, Progress
 from kinora.train.render import rendered
@@ -106,12 +107,12 @@ def encode_clips(
     image: mode of the first frame plus noise of deviation `noise_aug` in pixels; not scaled.
     """
     device = next(vae.parameters()).device
-    first = to_pixels(frames[:, 0])
+    first = from_bytes(frames[:, 0])
     noise = torch.randn(first.shape, generator=generator)
     noisy = first + noise_aug[:, None, None, None] * noise
     b, t = frames.shape[:2]
     pieces = torch.split(rearrange(frames, "b t c h w -> (b t) c h w"), ENCODED)
-    moments = torch.cat([vae.encode(to_pixels(piece.to(device))) for piece in pieces])
+    moments = torch.cat([vae.encode(from_bytes(piece.to(device))) for piece in pieces])
     mean, log_variance = rearrange(moments, "(b t) c h w -> b t c h w", b=b, t=t).chunk(2, dim=2)
     modes = [
         vae.encode(piece.to(device)).chunk(2, dim=1)[0] for piece in torch.split(noisy, ENCODED)
@@ -147,7 +148,7 @@ def draw_batch(
     noise = torch.randn(mean.shape, generator=draws("posterior", settings.seed, step)).to(device)
     return Batch(
         clean=config.vae.scale * (mean + taken["std"].float() * noise),
-        picture=to_pixels(taken["picture"]),
+        picture=from_bytes(taken["picture"]),
         image=taken["image"].float(),
         vector=taken["vector"].float(),
     )

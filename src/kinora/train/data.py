@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kinora.media import fit, load_photo
+from kinora.pipeline import from_bytes
 from kinora.synthetic import ClipBatch, SceneConfig, make_clips
 from kinora.train.chance import draws, seed_of
 from kinora.train.settings import VAETraining
@@ -18,8 +19,6 @@ __all__ = [
     "pool_scenes",
     "read_photos",
     "shuffled",
-    "to_bytes",
-    "to_pixels",
 ]
 
 
@@ -45,7 +44,7 @@ def crops(settings: VAETraining, pool: Tensor, step: int) -> Frames:
         index, y, x = (_draw(n, generator) for n in (len(pool), room, room))
         crop = pool[index, ..., y : y + settings.size, x : x + settings.size]
         taken.append(_vary(crop, generator))
-    return to_pixels(torch.stack(taken))
+    return from_bytes(torch.stack(taken))
 
 
 def _draw(count: int, generator: torch.Generator) -> int:
@@ -79,14 +78,4 @@ def read_photos(paths: Sequence[str], width: int, height: int) -> Images:
     photos = [torch.from_numpy(fit(load_photo(p), (width, height), "crop")) for p in paths]
     if not photos:
         return torch.zeros(0, 3, height, width)
-    return to_pixels(torch.stack(photos).permute(0, 3, 1, 2).contiguous())
-
-
-def to_pixels(values: Tensor) -> Tensor:
-    """Bytes to [-1, 1]."""
-    return values.float() / 127.5 - 1
-
-
-def to_bytes(pixels: Tensor) -> Tensor:
-    """[-1, 1], clamped, to bytes, rounded."""
-    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return from_bytes(torch.stack(photos).permute(0, 3, 1, 2).contiguous())

@@ -46,6 +46,8 @@ class VAETraining:
     kl_weight: float = 1e-4
     """Weight of the KL divergence, in nats a latent value: enough to keep latents near unit size
     and a little noisy, far too little to blur."""
+    coarse_weight: float = 0.25
+    """Weight of the loss on what latents of half the size decode to; 0 leaves it out."""
     learning_rate: float = 5e-4
     floor: float = 0.02
     """Learning rate at the end, as a share of the highest."""

@@ -18,7 +18,7 @@ from kinora.train.chance import draws, seed_of
 from kinora.train.data import crops, held_out, pool_scenes, read_photos
 from kinora.train.export import write_vae
 from kinora.train.loop import Stop, interruptible, run
-from kinora.train.loss import Loss, vae_loss
+from kinora.train.loss import Loss, halved, vae_loss
 from kinora.train.precision import mixed_precision
 from kinora.train.progress import Journal, Progress, Report
 from kinora.train.render import rendered
@@ -30,7 +30,7 @@ from kinora.types import Frames
 
 __all__ = ["encode_sample", "train_vae"]
 
-PARTS = ("pixels", "gradient", "kl")
+PARTS = ("pixels", "gradient", "kl", "coarse")
 
 
 def train_vae(
@@ -100,7 +100,7 @@ def make_objective(
     network: VideoAutoencoder, settings: VAETraining, pool: Tensor, device: torch.device
 ) -> Callable[[int], Loss]:
     """The loss of a step as a function of its number."""
-    pair = Autoencoding(network)
+    pair = Autoencoding(network, coarse=settings.coarse_weight > 0)
     forward = cast(Autoencoding, torch.compile(pair)) if settings.compile else pair
     precision = mixed_precision(device)
 
@@ -111,9 +111,15 @@ def make_objective(
         shape = (b * t, settings.model.vae.latent_channels, h // factor, w // factor)
         noise = torch.randn(shape, generator=draws("posterior", settings.seed, step)).to(device)
         with precision():
-            made, moments = forward(frames, noise)
+            made, coarse, moments = forward(frames, noise)
         return vae_loss(
-            made.float(), frames, moments.float(), settings.gradient_weight, settings.kl_weight
+            made.float(),
+            frames,
+            moments.float(),
+            None if coarse is None else coarse.float(),
+            gradient_weight=settings.gradient_weight,
+            kl_weight=settings.kl_weight,
+            coarse_weight=settings.coarse_weight,
         )
 
     return objective
@@ -122,16 +128,19 @@ def make_objective(
 class Autoencoding(nn.Module):
     """There and back, as one call, so that it compiles as one."""
 
-    def __init__(self, vae: VideoAutoencoder) -> None:
+    def __init__(self, vae: VideoAutoencoder, coarse: bool) -> None:
         super().__init__()
         self.vae = vae
+        self.coarse = coarse
 
-    def forward(self, frames: Frames, noise: Tensor) -> tuple[Frames, Tensor]:
+    def forward(self, frames: Frames, noise: Tensor) -> tuple[Frames, Tensor | None, Tensor]:
+        """Frames decoded, those decoded from latents of half the size, and the moments."""
         moments = self.vae.encode(rearrange(frames, "b t c h w -> (b t) c h w"))
-        latents = encode_sample(moments, noise)
-        return self.vae.decode(
-            rearrange(latents, "(b t) c h w -> b t c h w", b=len(frames))
-        ), moments
+        latents = rearrange(
+            encode_sample(moments, noise), "(b t) c h w -> b t c h w", b=len(frames)
+        )
+        coarse = self.vae.decode(halved(latents)) if self.coarse else None
+        return self.vae.decode(latents), coarse, moments
 
 
 def encode_sample(moments: Tensor, noise: Tensor) -> Tensor:

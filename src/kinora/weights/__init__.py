@@ -3,13 +3,15 @@
 from kinora.weights.convert import convert
 from kinora.weights.describe import Description, describe, verify
 from kinora.weights.diffusers import from_diffusers, to_diffusers
-from kinora.weights.hub import KnownModel, known_models, locate
+from kinora.weights.hub import DEFAULT_HUB, Hub, KnownModel, known_models, locate
 from kinora.weights.load import Networks, load_networks
 from kinora.weights.save import save_networks
 from kinora.weights.sgm import from_sgm, to_sgm
 
 __all__ = [
+    "DEFAULT_HUB",
     "Description",
+    "Hub",
     "KnownModel",
     "Networks",
     "convert",

@@ -11,7 +11,7 @@ from kinora.weights.diffusers import COMPONENTS
 from kinora.weights.folder import CONFIG_FILES, index_names, shard_names, weight_names
 from kinora.weights.variants import PUBLISHED
 
-__all__ = ["HUB_IDS", "Found", "KnownModel", "known_models", "locate"]
+__all__ = ["DEFAULT_HUB", "HUB_IDS", "Found", "Hub", "KnownModel", "known_models", "locate"]
 
 HUB_IDS: Final[Mapping[str, str]] = {
     "svd": "stabilityai/stable-video-diffusion-img2vid",
@@ -30,6 +30,20 @@ class Found(NamedTuple):
 
     path: Path
     variant: str | None
+
+
+class Hub(NamedTuple):
+    """How the hub is asked; what is left out follows its environment variables and login."""
+
+    revision: str | None = None
+    """Branch, tag or commit; the main branch when left out."""
+    cache_dir: str | Path | None = None
+    token: str | bool | None = None
+    local_files_only: bool = False
+    """Take what is in the cache, and ask no network."""
+
+
+DEFAULT_HUB: Final = Hub()
 
 
 class KnownModel(NamedTuple):
@@ -51,10 +65,11 @@ def known_models() -> list[KnownModel]:
     return models
 
 
-def locate(source: str | Path, *, half: bool) -> Found:
+def locate(source: str | Path, *, half: bool, hub: Hub = DEFAULT_HUB) -> Found:
     """Turn an alias, a hub id, a folder or a file into a path, downloading where that is needed.
 
     half: prefer fp16 files where the hub has them, which are half the download.
+    hub: how to ask for what isn't on disk.
     Raises CheckpointError when there is nothing of that name, or it can't be downloaded.
     """
     if isinstance(source, str):
@@ -64,34 +79,34 @@ def locate(source: str | Path, *, half: bool) -> Found:
                 raise CheckpointError(f"the bundled model is missing: {BUNDLED}; install again")
             return Found(BUNDLED, None)
         if alias in HUB_IDS:
-            return Found(_fetch(HUB_IDS[alias], half=half), alias)
+            return Found(_fetch(HUB_IDS[alias], half=half, hub=hub), alias)
     path = Path(source)
     if path.exists():
         return Found(path, None)
     if isinstance(source, str) and HUB_ID.fullmatch(source) and path.suffix != ".safetensors":
         variants = {repo: alias for alias, repo in HUB_IDS.items()}
-        return Found(_fetch(source, half=half), variants.get(source))
+        return Found(_fetch(source, half=half, hub=hub), variants.get(source))
     raise CheckpointError(
         f"{source}: no such file or folder, and no known model. Known are "
         f"{', '.join((NANO.name, *HUB_IDS))}; a hub id looks like {HUB_IDS['svd']}"
     )
 
 
-def _fetch(repo: str, *, half: bool) -> Path:
+def _fetch(repo: str, *, half: bool, hub: Hub) -> Path:
     """Download what is not in the cache of a diffusers repository yet; its folder there."""
-    first = _download(repo, CONFIG_FILES[0], None)
+    first = _download(repo, CONFIG_FILES[0], hub, start=True)
     if first is None:
         raise CheckpointError(
             f"{repo} on the hub is no diffusers model: it has no {CONFIG_FILES[0]}. If it holds a "
             "single .safetensors file, download that and name it"
         )
     folder = first.parent
-    revision = folder.name
+    hub = hub._replace(revision=folder.name)  # one commit, even if the branch moves on meanwhile
     for name in CONFIG_FILES[1:]:
-        if _download(repo, name, revision) is None:
+        if _download(repo, name, hub) is None:
             raise CheckpointError(f"{repo} on the hub is incomplete: it has no {name}")
     for component in COMPONENTS:
-        if not any(_fetch_weights(repo, n, revision) for n in _weight_files(component, half=half)):
+        if not any(_fetch_weights(repo, n, hub) for n in _weight_files(component, half=half)):
             raise CheckpointError(
                 f"{repo}: no safetensors weights of the {component} are on the hub, or, without "
                 f"a network, in the cache ({folder})"
@@ -106,16 +121,19 @@ def _weight_files(component: str, *, half: bool) -> Iterator[str]:
     yield from (name for name in names if (".fp16" in name) != half)
 
 
-def _fetch_weights(repo: str, name: str, revision: str) -> bool:
-    path = _download(repo, name, revision)
+def _fetch_weights(repo: str, name: str, hub: Hub) -> bool:
+    path = _download(repo, name, hub)
     if path is None or path.suffix != ".json":
         return path is not None
     folder = name.rpartition("/")[0]
-    return all(_download(repo, f"{folder}/{shard}", revision) for shard in shard_names(path))
+    return all(_download(repo, f"{folder}/{shard}", hub) for shard in shard_names(path))
 
 
-def _download(repo: str, name: str, revision: str | None) -> Path | None:
-    """One file of a repository; None when the repository (or the cache, offline) lacks it."""
+def _download(repo: str, name: str, hub: Hub, *, start: bool = False) -> Path | None:
+    """One file of a repository; None when the repository (or the cache, offline) lacks it.
+
+    start: it is the first file, without which nothing is known of the repository.
+    """
     # Imported here: a bundled or local model needs none of it.
     from huggingface_hub import (
         errors,
@@ -123,15 +141,25 @@ def _download(repo: str, name: str, revision: str | None) -> Path | None:
     )
 
     try:
-        return Path(hf_hub_download(repo, name, revision=revision))
+        path = hf_hub_download(
+            repo,
+            name,
+            revision=hub.revision,
+            cache_dir=hub.cache_dir,
+            token=hub.token,
+            local_files_only=hub.local_files_only,
+        )
+        return Path(path)
     except errors.LocalEntryNotFoundError as error:
-        if revision is not None:
+        if not start:
             return None
-        raise CheckpointError(_unreachable(repo)) from error
+        raise CheckpointError(_unreachable(repo, hub)) from error
     except errors.EntryNotFoundError:
         return None
     except errors.GatedRepoError as error:
         raise CheckpointError(_gated(repo)) from error
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointError(f"{repo} on the hub has no revision {hub.revision}") from error
     except errors.RepositoryNotFoundError as error:
         raise CheckpointError(
             f"there is no model {repo} on the hub, or it is private and you are not logged in: "
@@ -146,16 +174,18 @@ def _download(repo: str, name: str, revision: str | None) -> Path | None:
         ) from error
 
 
-def _unreachable(repo: str) -> str:
+def _unreachable(repo: str, hub: Hub) -> str:
     from huggingface_hub import constants
 
-    reason = (
-        "HF_HUB_OFFLINE is set, so it can't be downloaded; unset it"
-        if constants.HF_HUB_OFFLINE
-        else "the hub can't be reached; check the network"
-    )
+    if hub.local_files_only:
+        reason = "local_files_only is set, so it can't be downloaded; leave it out"
+    elif constants.HF_HUB_OFFLINE:
+        reason = "HF_HUB_OFFLINE is set, so it can't be downloaded; unset it"
+    else:
+        reason = "the hub can't be reached; check the network"
+    cache = hub.cache_dir or constants.HF_HUB_CACHE
     return (
-        f"{repo} is not in the cache ({constants.HF_HUB_CACHE}), and {reason}, or copy the model "
+        f"{repo} is not in the cache ({cache}), and {reason}, or copy the model "
         "here from another machine and name its folder. The bundled model, nano, needs no download"
     )
 

@@ -11,7 +11,7 @@ from kinora.errors import CheckpointError
 from kinora.models import ImageEncoder, VideoAutoencoder, VideoUNet
 from kinora.weights.checkpoint import Checkpoint
 from kinora.weights.fingerprint import fingerprint
-from kinora.weights.hub import locate
+from kinora.weights.hub import DEFAULT_HUB, Hub, locate
 from kinora.weights.names import NETWORKS, meta_networks
 from kinora.weights.open import open_checkpoint
 from kinora.weights.read import bad_values
@@ -41,6 +41,7 @@ def load_networks(
     dtype: torch.dtype,
     vae_dtype: torch.dtype | None = None,
     variant: str | None = None,
+    hub: Hub = DEFAULT_HUB,
 ) -> Networks:
     """Load a model.
 
@@ -48,6 +49,7 @@ def load_networks(
     dtype: of all parameters but those of the autoencoder's encoder, which are always fp32.
     vae_dtype: of the autoencoder's decoder, where it should be another.
     variant: the published model it should be, for files that don't tell.
+    hub: how to ask the hub for what isn't on disk.
 
     Nothing is held twice: modules are built without memory, the file is mapped, and each tensor is
     taken as it lies there or converted on its own. On the CPU a parameter in the file's own number
@@ -55,7 +57,7 @@ def load_networks(
     Raises CheckpointError when the checkpoint is missing, damaged, incomplete or something else.
     """
     half = dtype in (torch.float16, torch.bfloat16)
-    found = locate(source, half=half)
+    found = locate(source, half=half, hub=hub)
     checkpoint = open_checkpoint(found.path, variant=variant or found.variant, half=half)
     checkpoint.check()
     mark = fingerprint(checkpoint)

@@ -24,6 +24,7 @@ from kinora.media import Photo
 from kinora.models import VideoUNet
 from kinora.pipeline import Pipeline, load, quantise
 from kinora.types import Condition, Latents, PerClip
+from kinora.weights import Hub
 
 __all__ = ["StableVideoDiffusionPipeline", "StableVideoDiffusionPipelineOutput"]
 
@@ -79,6 +80,10 @@ class StableVideoDiffusionPipeline:
         variant: str | None = None,
         use_safetensors: bool | None = None,
         low_cpu_mem_usage: bool = True,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
     ) -> "StableVideoDiffusionPipeline":
         """Load a model, on the CPU.
 
@@ -87,6 +92,7 @@ class StableVideoDiffusionPipeline:
         variant: "fp16" or None; which files are read follows from `torch_dtype` alone.
         use_safetensors: anything but False, since pickles are never read.
         low_cpu_mem_usage: taken, without effect: files are always mapped.
+        revision, cache_dir, token, local_files_only: for models from the hub, as there.
         Raises CheckpointError.
         """
         if variant not in (None, "fp16"):
@@ -94,7 +100,24 @@ class StableVideoDiffusionPipeline:
         if use_safetensors is False:
             raise RequestError("use_safetensors False: Kinora reads safetensors only")
         dtype = dtype_name(torch_dtype or torch.float32)
-        return cls(load(pretrained_model_name_or_path, device="cpu", dtype=dtype))
+        hub = Hub(revision, cache_dir, token, local_files_only)
+        return cls(load(pretrained_model_name_or_path, device="cpu", dtype=dtype, hub=hub))
+
+    @property
+    def scheduler(self) -> object:
+        """Not to be read nor set: a call is always sampled by Euler's method, as there by default.
+
+        Raises RequestError.
+        """
+        raise RequestError(
+            "pipe.scheduler: there are no scheduler objects here; a call is sampled by Euler's "
+            "method on Karras' levels, and `sigmas` gives others. For other samplers call "
+            "pipe.pipeline.animate(…, sampler=…)"
+        )
+
+    @scheduler.setter
+    def scheduler(self, value: object) -> None:
+        _ = self.scheduler
 
     @property
     def device(self) -> torch.device:
