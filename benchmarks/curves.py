@@ -1,6 +1,8 @@
 """Draw what a training run reported: the loss curves of docs/nano.md.
 
-python -m benchmarks.curves runs/frames/vae/log.jsonl --keys "psnr of photos" loss -o vae.png
+    python -m benchmarks.curves runs/frames/vae/log.jsonl --keys "psnr of photos" loss -o vae.png
+
+Several logs, of runs that started from one another, are drawn one after the other.
 """
 
 import argparse
@@ -13,25 +15,29 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 
 
-def curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+def curves(paths: list[Path]) -> dict[str, tuple[list[int], list[float]]]:
     """Every value that was reported, with its steps."""
     found: dict[str, tuple[list[int], list[float]]] = {}
-    for line in path.read_text().splitlines():
-        entry = json.loads(line)
-        for name, value in entry["values"].items():
-            steps, values = found.setdefault(name, ([], []))
-            steps.append(entry["step"])
-            values.append(value)
+    before = 0
+    for path in paths:
+        entries = [json.loads(line) for line in path.read_text().splitlines()]
+        trained = [entry for entry in entries if entry["stage"] in ("train", "check")]
+        for entry in trained:
+            for name, value in entry["values"].items():
+                steps, values = found.setdefault(name, ([], []))
+                steps.append(before + entry["step"])
+                values.append(value)
+        before += max(entry["step"] for entry in trained)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("log", type=Path)
+    parser.add_argument("logs", type=Path, nargs="+")
     parser.add_argument("--keys", nargs="+", help="which values; all but the rate when left out")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
-    found = curves(options.log)
+    found = curves(options.logs)
     keys = options.keys or [key for key in found if key != "rate"]
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for key in keys:

@@ -184,16 +184,16 @@ NANO = ModelConfig(
         vector_dim=64,
         norm_groups=8,
     ),
-    vae=VAEConfig(latent_channels=8, channels=(32, 64, 96), norm_groups=8, scale=1.008969),
+    vae=VAEConfig(latent_channels=8, channels=(32, 64, 96), norm_groups=8, scale=0.972312),
     image_encoder=ImageEncoderConfig(
-        patch_size=32, width=64, layers=2, heads=2, mlp_width=64, output_dim=64
+        patch_size=32, width=64, layers=2, heads=2, mlp_width=128, output_dim=64
     ),
     frames=8,
-    width=64,
-    height=64,
-    sigma_max=80.0,
+    width=96,
+    height=96,
+    sigma_max=20.0,
     steps=20,
-    guidance=(1.0, 1.5),
+    guidance=(1.5, 3.0),
     licence="Apache-2.0",
 )
 """The bundled model."""
