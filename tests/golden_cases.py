@@ -152,6 +152,8 @@ def scaling(model: Model) -> Iterator[Case]:
 
 def toy(x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
     """The toy network that golden/README.md defines, on whole clips."""
+    repeats = len(condition.vector) // len(x)
+    x, c_noise = x.repeat(repeats, 1, 1, 1, 1), c_noise.repeat(repeats)
     told = 0.2 * c_noise.cos() * condition.context.mean((1, 2))
     told = told + 0.1 * (c_noise + condition.vector.sum(1)).sin()
     return 0.6 * x + 0.3 * (x + condition.image).tanh() + told[:, None, None, None, None]

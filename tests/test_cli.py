@@ -87,7 +87,8 @@ def test_every_option_reaches_the_recipe_and_the_recipe_makes_the_clip_again(
     write_photo(folder / "cat.png")
     options = (
         "--frames 3 --size 32x40 --steps 2 --fps 9 --motion 30 --noise-aug 0.1 --guidance 1:2.5 "
-        "--seed 5 --sampler heun --fit pad --decode-chunk 2"
+        "--seed 5 --guidance-interval 0.1:50 --sampler heun --schedule exponential --fit pad "
+        "--decode-chunk 2"
     )
     assert kinora("animate", "cat.png", "--model", model, "-o", "a", *options.split()).code == 0
     told = json.loads(kinora("info", "a", "--json").out)
@@ -101,7 +102,9 @@ def test_every_option_reaches_the_recipe_and_the_recipe_makes_the_clip_again(
         "noise_aug": 0.1,
         "guidance": [1.0, 2.5],
         "seed": 5,
+        "guidance_interval": [0.1, 50.0],
         "sampler": "heun",
+        "schedule": "exponential",
         "fit": "pad",
         "decode_chunk": 2,
     }

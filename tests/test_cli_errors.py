@@ -101,7 +101,7 @@ def test_the_smallest_photo_and_the_shortest_clip_work(
         ("--motion 999", "motion 999: must be a whole number from 0 to 255"),
         ("--guidance nan", "guidance nan: must be a number from 0 to 100"),
         ("--guidance 1:nan", "guidance nan: must be"),
-        ("--guidance 1:2:3", "guidance '1:2:3': must be two scales"),
+        ("--guidance 1:2:3", "guidance '1:2:3': must be two numbers"),
         ("--noise-aug inf", "noise_aug inf: must be"),
         ("--noise-aug some", "noise_aug 'some': must be a number"),
         ("--seed -1", "seed -1: must be"),

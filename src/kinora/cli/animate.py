@@ -14,9 +14,9 @@ from kinora.cli.check import (
     check_model,
     known_config,
     parse_count,
-    parse_guidance,
     parse_integer,
     parse_number,
+    parse_range,
     parse_size,
 )
 from kinora.cli.display import on_terminal
@@ -47,7 +47,9 @@ def animate(
     guidance: options.Guidance = None,
     seed: options.Seed = None,
     seeds: options.Seeds = "1",
+    guidance_interval: options.GuidanceInterval = None,
     sampler: options.Sampler = None,
+    schedule: options.Schedule = None,
     fit: options.Fit = None,
     decode_chunk: options.DecodeChunk = None,
     quality: options.Quality = "8",
@@ -76,9 +78,11 @@ def animate(
         fps=parse_integer("fps", fps),
         motion=parse_integer("motion", motion),
         noise_aug=parse_number("noise_aug", noise_aug),
-        guidance=parse_guidance(guidance),
+        guidance=parse_range("guidance", guidance, "1:3"),
         seed=parse_integer("seed", seed),
+        guidance_interval=parse_range("guidance_interval", guidance_interval, "0.1:50"),
         sampler=sampler,
+        schedule=schedule,
         fit=fit,
         decode_chunk=parse_integer("decode_chunk", decode_chunk),
     )

@@ -16,9 +16,9 @@ __all__ = [
     "check_model",
     "known_config",
     "parse_count",
-    "parse_guidance",
     "parse_integer",
     "parse_number",
+    "parse_range",
     "parse_size",
 ]
 
@@ -65,17 +65,17 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def parse_guidance(text: str | None) -> tuple[float, float] | None:
-    """Two scales of "1:3", or one for all frames. Raises RequestError for anything else."""
+def parse_range(name: str, text: str | None, example: str) -> tuple[float, float] | None:
+    """Two numbers of "1:3", or one twice. Raises RequestError for anything else."""
     if text is None:
         return None
     try:
-        scales = [float(scale) for scale in text.split(":")]
+        numbers = [float(number) for number in text.split(":")]
     except ValueError:
-        scales = []
-    if len(scales) not in (1, 2):
-        raise RequestError(f"guidance {text!r}: must be two scales such as 1:3, or one")
-    return scales[0], scales[-1]
+        numbers = []
+    if len(numbers) not in (1, 2):
+        raise RequestError(f"{name} {text!r}: must be two numbers such as {example}, or one")
+    return numbers[0], numbers[-1]
 
 
 def check_choice(name: str, value: str | None, choices: Sequence[str]) -> None:

@@ -118,7 +118,7 @@ def _command(model: object, request: Mapping[str, object]) -> str:
     for name, value in request.items():
         if name == "image" or value is None:
             continue
-        sign = {"size": "x", "guidance": ":"}.get(name)
+        sign = {"size": "x", "guidance": ":", "guidance_interval": ":"}.get(name)
         if sign is not None and isinstance(value, list):
             value = sign.join(map(str, cast(list[object], value)))
         words += [f"--{name.replace('_', '-')}", str(value)]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kinora.cli.check import PRECISIONS, VARIANTS
-from kinora.request import FITS, SAMPLERS
+from kinora.request import FITS, SAMPLERS, SCHEDULES
 
 __all__ = [
     "DType",
@@ -19,6 +19,7 @@ __all__ = [
     "Fps",
     "Frames",
     "Guidance",
+    "GuidanceInterval",
     "Json",
     "Model",
     "Motion",
@@ -29,6 +30,7 @@ __all__ = [
     "Quality",
     "Quiet",
     "Sampler",
+    "Schedule",
     "Seed",
     "Seeds",
     "Size",
@@ -142,6 +144,23 @@ Sampler = Annotated[
     str | None,
     typer.Option(
         metavar="NAME", show_default=SAMPLERS[0], help=f"How to sample: {', '.join(SAMPLERS)}."
+    ),
+]
+Schedule = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        show_default="karras, or consistency for the sampler of that name",
+        help=f"Where its noise levels lie: {', '.join(SCHEDULES)}.",
+    ),
+]
+GuidanceInterval = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW:HIGH",
+        show_default="all",
+        help="Noise levels at which there is guidance, such as 0.1:50; beyond them half the work "
+        "is saved, and the clip changes.",
     ),
 ]
 Fit = Annotated[

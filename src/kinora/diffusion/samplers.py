@@ -14,7 +14,7 @@ import torch
 
 from kinora.types import Denoiser, Latents, Step
 
-__all__ = ["SAMPLERS", "Sampler", "dpmpp_2m", "euler", "heun"]
+__all__ = ["SAMPLERS", "Sampler", "adams", "dpmpp_2m", "euler", "heun"]
 
 Sampler = Callable[[Denoiser, Latents, Sequence[float]], Iterator[Step]]
 """(denoiser, latents at the first level, falling levels) → one `Step` for each level after it."""
@@ -69,9 +69,70 @@ def dpmpp_2m(denoise: Denoiser, x: Latents, sigmas: Sequence[float]) -> Iterator
         yield Step(sigma_next, x, denoised)
 
 
+def adams(denoise: Denoiser, x: Latents, sigmas: Sequence[float]) -> Iterator[Step]:
+    """Third order, one call a step: Adams' predictor and corrector in ln σ.
+
+    The clean estimate made at a predicted point is used twice: first to correct that point, then
+    to predict the next one. Both integrate, exactly, the polynomial through the estimates that are
+    known. What a step yields as x is predicted, and corrected in the step after.
+    (Zhao et al. 2023, "UniPC"; with these weights: Xue et al. 2023, "SA-Solver", at τ = 0)
+    """
+    known: list[tuple[float, Latents]] = []
+    start = x
+    for sigma, sigma_next in pairwise(sigmas):
+        found = (sigma, _at(denoise, x, sigma))
+        if known:
+            x = _integral(start, known, sigma, [*known, found])
+        start, known = x, [*known[-1:], found]
+        x = _integral(start, known, sigma_next, known)
+        yield Step(sigma_next, x, found[1])
+
+
+def _integral(
+    start: Latents,
+    known: list[tuple[float, Latents]],
+    sigma: float,
+    through: list[tuple[float, Latents]],
+) -> Latents:
+    """From `start`, at the last known level s, to σ: (σ/s)·start + Σ w·estimate.
+
+    With h = ln(s/σ), u = ln(s/level)/h a level's place and l its Lagrange polynomial, its weight
+    is w = h·e^−h·∫₀¹ e^(hu)·l(u) du. The moments of u that this takes are φ₀ = 1 − e^−h and
+    φ_k = 1 − (k/h)·φ_(k−1).
+    """
+    last, denoised = known[-1]
+    if sigma == 0:
+        return denoised
+    h = math.log(last / sigma)
+    moments = [1 - sigma / last]
+    for k in range(1, len(through)):
+        moments.append(1 - k / h * moments[-1])
+    places = [math.log(last / level) / h for level, _ in through]
+    x = sigma / last * start
+    for index, (_, estimate) in enumerate(through):
+        others = places[:index] + places[index + 1 :]
+        scale = math.prod(places[index] - other for other in others)
+        weight = sum(c * m for c, m in zip(_coefficients(others), moments, strict=True)) / scale
+        x = x + weight * estimate
+    return x
+
+
+def _coefficients(roots: list[float]) -> list[float]:
+    """Of the polynomial Π (u − root), the constant first."""
+    found = [1.0]
+    for root in roots:
+        found = [a - root * b for a, b in zip([0.0, *found], [*found, 0.0], strict=True)]
+    return found
+
+
 def _at(denoise: Denoiser, x: Latents, sigma: float) -> Latents:
     return denoise(x, x.new_full((len(x),), sigma))
 
 
-SAMPLERS: Final[dict[str, Sampler]] = {"euler": euler, "heun": heun, "dpmpp-2m": dpmpp_2m}
+SAMPLERS: Final[dict[str, Sampler]] = {
+    "euler": euler,
+    "heun": heun,
+    "dpmpp-2m": dpmpp_2m,
+    "adams": adams,
+}
 """By the names that a request uses."""

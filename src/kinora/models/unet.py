@@ -1,9 +1,11 @@
 """The video UNet of Stable Video Diffusion."""
 
 from itertools import pairwise, zip_longest
+from typing import Any
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,9 +13,12 @@ from kinora.config import UNetConfig
 from kinora.models.attention import SpaceTimeTransformer
 from kinora.models.embeddings import Embedding, sinusoid
 from kinora.models.resnet import SpaceTimeResBlock, zero_
-from kinora.types import Condition, Latents, PerClip
+from kinora.types import Answers, Condition, Latents, PerClip
 
 __all__ = ["VideoUNet"]
+
+Told = Any
+"""What the levels hand on to their blocks, unseen: a tensor, or what prepared blocks want."""
 
 
 class DownLevel(nn.Module):
@@ -30,7 +35,7 @@ class DownLevel(nn.Module):
         self.transformers = nn.ModuleList(transformers)
         self.downsample = downsample
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor, t: int) -> list[Tensor]:
+    def forward(self, x: Tensor, embedding: Told, context: Told, t: int) -> list[Tensor]:
         """Every block's output: what the way up is given again. The last one goes on."""
         outputs: list[Tensor] = []
         for resnet, transformer in zip_longest(self.resnets, self.transformers):
@@ -57,7 +62,7 @@ class UpLevel(nn.Module):
         self.upsample = upsample
 
     def forward(
-        self, x: Tensor, skips: list[Tensor], embedding: Tensor, context: Tensor, t: int
+        self, x: Tensor, skips: list[Tensor], embedding: Told, context: Told, t: int
     ) -> Tensor:
         """skips: outputs of the way down; each block takes the last one off."""
         for resnet, transformer in zip_longest(self.resnets, self.transformers):
@@ -76,7 +81,7 @@ class Middle(nn.Module):
         self.resnets = nn.ModuleList(resnets)
         self.transformer = transformer
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor, t: int) -> Tensor:
+    def forward(self, x: Tensor, embedding: Told, context: Told, t: int) -> Tensor:
         x = self.resnets[0](x, t, embedding)
         return self.resnets[1](self.transformer(x, context, t), t, embedding)
 
@@ -156,20 +161,28 @@ class VideoUNet(nn.Module):
         vectors = sinusoid(vector.flatten(), self.config.vector_dim).view(len(vector), -1)
         return F.silu(time + self.vector_embedding(vectors))
 
-    def forward(self, x: Latents, c_noise: PerClip, condition: Condition) -> Latents:
+    def forward(self, x: Latents, c_noise: PerClip, condition: Condition) -> Answers:
         """Predict from scaled noisy latents.
 
-        x: c_in · noisy latents. c_noise: ¼ ln σ, one a clip.
+        x: c_in · noisy latents. c_noise: ¼ ln σ, one a clip. Where the condition is of more clips,
+        both are repeated for it.
         Computes and answers in the precision of the weights.
         """
         t, dtype = x.shape[1], self.conv_in.weight.dtype
+        repeats = len(condition.vector) // len(x)
+        x, c_noise = x.repeat(repeats, 1, 1, 1, 1), c_noise.repeat(repeats)
         embedding = self.embed(c_noise, condition.vector)
         context = condition.context.to(dtype)
         x = torch.cat([x, condition.image.expand(-1, t, -1, -1, -1)], dim=2).to(dtype)
         # Channels last: blocks in time and transformers then see views, not copies.
         x = rearrange(x, "b t c h w -> (b t) c h w").contiguous(memory_format=torch.channels_last)
-        x = self.conv_in(x)
+        x = self.trunk(self.conv_in(x), embedding, context, t)
+        return rearrange(x, "(b t) c h w -> b t c h w", t=t)
 
+    def trunk(
+        self, x: Float[Tensor, "bt c h w"], embedding: Told, context: Told, t: int
+    ) -> Float[Tensor, "bt d h w"]:
+        """All that follows the first convolution."""
         skips = [x]
         for level in self.down:
             skips += level(skips[-1], embedding, context, t)
@@ -177,5 +190,4 @@ class VideoUNet(nn.Module):
         for level in self.up:
             x = level(x, skips, embedding, context, t)
 
-        x = self.conv_out(F.silu(self.norm_out(x)))
-        return rearrange(x, "(b t) c h w -> b t c h w", t=t)
+        return self.conv_out(F.silu(self.norm_out(x)))

@@ -14,7 +14,7 @@ from kinora.models.attention import Attention
 from kinora.models.resnet import ResBlock, SpaceTimeResBlock, across_time
 from kinora.types import Frames, Images, Latents
 
-__all__ = ["Decoder", "Encoder", "VideoAutoencoder"]
+__all__ = ["Decoder", "Encoder", "Level", "VideoAutoencoder"]
 
 SPACE_EPS = 1e-6
 TIME_EPS = 1e-5

@@ -23,7 +23,8 @@ from kinora.errors import RequestError
 from kinora.media import Photo
 from kinora.models import VideoUNet
 from kinora.pipeline import Pipeline, load, quantise
-from kinora.types import Condition, Latents, PerClip
+from kinora.runtime import PreparedUNet
+from kinora.types import Answers, Condition, Latents, PerClip
 from kinora.weights import Hub
 
 __all__ = ["StableVideoDiffusionPipeline", "StableVideoDiffusionPipelineOutput"]
@@ -52,11 +53,11 @@ Callback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | N
 class UNet(nn.Module):
     """The network with the calls that programs make on `pipe.unet`."""
 
-    def __init__(self, network: VideoUNet) -> None:
+    def __init__(self, network: VideoUNet | PreparedUNet) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, x: Latents, c_noise: PerClip, condition: Condition) -> Latents:
+    def forward(self, x: Latents, c_noise: PerClip, condition: Condition) -> Answers:
         return self.network(x, c_noise, condition)
 
     def enable_forward_chunking(self, chunk_size: int | None = None, dim: int = 0) -> None:

@@ -1,0 +1,115 @@
+"""The networks' blocks as they run without gradients: in place, and in pieces where that is less.
+
+Each function does what the `forward` of the module that it is given does.
+"""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from kinora.models.attention import FeedForward, SpaceTimeTransformer, TransformerBlock
+from kinora.models.resnet import ResBlock, SpaceTimeResBlock, across_time
+
+__all__ = [
+    "Known",
+    "Shifts",
+    "feed_forward",
+    "res_block",
+    "space_time_res_block",
+    "space_time_transformer",
+]
+
+PIECE = 1 << 25
+"""Bytes of a feed-forward's inner values that exist at a time: it is by far the widest layer."""
+
+
+class Known(NamedTuple):
+    """What a transformer adds that does not depend on the noisy latents."""
+
+    space: Float[Tensor, "b 1 d"]
+    """What cross-attention gives in space, of each clip."""
+    time: Float[Tensor, "b 1 d"]
+    """The same along time."""
+    frame: Float[Tensor, "t d"]
+    """The embedding of each frame's index."""
+
+
+class Shifts(NamedTuple):
+    """What a residual block in space and one along time make of the embedding."""
+
+    space: Float[Tensor, "b d"]
+    time: Float[Tensor, "b d"]
+
+
+def res_block(
+    block: ResBlock,
+    x: Float[Tensor, "n c y x"],
+    shift: Float[Tensor, "n d"] | None = None,
+    share: float = 1.0,
+) -> Float[Tensor, "n d y x"]:
+    """A residual block, of which only a share is added to the residual stream.
+
+    shift: what its embedding layer makes of the embedding.
+    """
+    h = block.conv1(F.silu(block.norm1(x), inplace=True))
+    if shift is not None:
+        h += shift[:, :, None, None]
+    h = block.conv2(F.silu(block.norm2(h), inplace=True))
+    return torch.add(x if block.skip is None else block.skip(x), h, alpha=share, out=h)
+
+
+def space_time_res_block(
+    block: SpaceTimeResBlock,
+    x: Float[Tensor, "bt c h w"],
+    frames: int,
+    shifts: Shifts,
+    share: float,
+) -> Float[Tensor, "bt d h w"]:
+    """share: of time in the blend; that of s and s + h is s + share · h."""
+    x = res_block(block.space, x, shifts.space.repeat_interleave(frames, dim=0))
+    return across_time(lambda y: res_block(block.time, y, shifts.time, share), x, frames)
+
+
+def space_time_transformer(
+    block: SpaceTimeTransformer, x: Float[Tensor, "bt c h w"], known: Known, share: float
+) -> Float[Tensor, "bt c h w"]:
+    """share: of space in the blend. Tokens are moved only as they are computed."""
+    b, t, h = len(known.space), len(known.frame), x.shape[2]
+    tokens = block.proj_in(rearrange(block.norm(x), "bt c h w -> bt (h w) c"))
+    _transformer_block(block.space, tokens, known.space.repeat_interleave(t, dim=0))
+
+    space = rearrange(tokens, "(b t) n c -> b n t c", b=b)
+    time = torch.empty(space.shape, dtype=space.dtype, device=space.device)
+    torch.add(space, known.frame, out=time)
+    n = space.shape[1]
+    _transformer_block(block.time, time.flatten(0, 1), known.time.repeat_interleave(n, dim=0))
+
+    torch.lerp(time, space, share, out=space)
+    return x + rearrange(block.proj_out(tokens), "bt (h w) c -> bt c h w", h=h)
+
+
+def _transformer_block(
+    block: TransformerBlock, x: Float[Tensor, "b n d"], bias: Float[Tensor, "b 1 d"]
+) -> None:
+    if block.norm_in is not None and block.feed_forward_in is not None:
+        x += feed_forward(block.feed_forward_in, block.norm_in(x))
+    x += block.attention(block.norm_attention(x))
+    x += bias
+    x += feed_forward(block.feed_forward, block.norm_feed_forward(x))
+
+
+def feed_forward(block: FeedForward, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    """As many tokens at a time as PIECE allows; the result takes the place of x."""
+    tokens = x.flatten(0, 1)
+    wide = block.proj_in.out_features * tokens.element_size()
+    step = max(1, PIECE // wide)
+    for start in range(0, len(tokens), step):
+        piece = tokens[start : start + step]
+        inner, gate = block.proj_in(piece).chunk(2, dim=-1)
+        inner *= F.gelu(gate)
+        piece.copy_(block.proj_out(inner))
+    return x

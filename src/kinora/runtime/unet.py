@@ -1,0 +1,146 @@
+"""The UNet as it runs: what is the same at every step or in both halves of guidance, once."""
+
+import copy
+from collections.abc import Iterable
+from typing import NamedTuple, cast
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kinora.models import VideoUNet
+from kinora.models.attention import SpaceTimeTransformer
+from kinora.models.embeddings import sinusoid
+from kinora.models.resnet import SpaceTimeResBlock
+from kinora.runtime.blocks import Known, Shifts, space_time_res_block, space_time_transformer
+from kinora.types import Answers, Condition, Latents, PerClip
+
+__all__ = ["PreparedUNet"]
+
+
+class Resnet(nn.Module):
+    """A residual block that takes its part of what was computed for all of them at once."""
+
+    def __init__(self, block: SpaceTimeResBlock) -> None:
+        super().__init__()
+        self.block = block
+        self.share = _number((block.sign * block.mix.detach().float()).sigmoid())
+        """Of the block along time in the blend."""
+
+    def shifts(self, embedding: Float[Tensor, "b e"]) -> Shifts:
+        """What the block adds for an embedding."""
+        space, time = self.block.space.embedding, self.block.time.embedding
+        assert space is not None, "blocks of the UNet read an embedding"
+        assert time is not None, "blocks of the UNet read an embedding"
+        return Shifts(space(embedding), time(embedding))
+
+    def forward(self, x: Tensor, frames: int, shifts: dict[nn.Module, Shifts]) -> Tensor:
+        return space_time_res_block(self.block, x, frames, shifts[self], self.share)
+
+
+class Transformer(nn.Module):
+    """A transformer that takes its part of what was computed once a clip."""
+
+    def __init__(self, block: SpaceTimeTransformer) -> None:
+        super().__init__()
+        self.block = block
+        self.share = _number(block.mix.detach().float().sigmoid())
+        """Of space in the blend."""
+
+    def forward(self, x: Tensor, known: dict[nn.Module, Known], frames: int) -> Tensor:
+        return space_time_transformer(self.block, x, known[self], self.share)
+
+    def know(self, context: Float[Tensor, "b 1 e"], frames: int) -> Known:
+        """What does not depend on the noisy latents."""
+        block = self.block
+        index = torch.arange(frames, dtype=torch.float32, device=context.device)
+        return Known(
+            space=block.space.context(context),
+            time=block.time.context(context),
+            frame=block.frame_embedding(sinusoid(index, block.proj_in.out_features)),
+        )
+
+
+class Clip(NamedTuple):
+    """What is computed once a clip."""
+
+    condition: Condition
+    frames: int
+    image: Float[Tensor, "b c h w"]
+    """What the first convolution makes of the photo's latent."""
+    known: dict[nn.Module, Known]
+
+
+class PreparedUNet(nn.Module):
+    """A UNet for inference: the same function of the same arguments, with the same parameters.
+
+    - Cross-attention, frame embeddings and the photo's part of the first convolution are computed
+      once a clip, that is, for as long as the condition is the same object.
+    - Latents that several conditions share, as the halves of guidance do, go through the first
+      convolution once.
+    - A blend is one addition with the residual stream's own; embeddings are added to all frames of
+      a clip without being repeated.
+    (SVD reference, section 5)
+    """
+
+    def __init__(self, unet: VideoUNet) -> None:
+        super().__init__()
+        self.unet = _twin(unet)
+        self.resnets = [m for m in self.unet.modules() if isinstance(m, Resnet)]
+        self.transformers = [m for m in self.unet.modules() if isinstance(m, Transformer)]
+        self.clip: Clip | None = None
+
+    @property
+    def conv_in(self) -> nn.Conv2d:
+        return self.unet.conv_in
+
+    @torch.no_grad()
+    def forward(self, x: Latents, c_noise: PerClip, condition: Condition) -> Answers:
+        """x, c_noise: of as many clips as the condition has, or of fewer, repeated for it."""
+        unet, (n, t) = self.unet, x.shape[:2]
+        clip = self._begin(condition, t)
+        repeats = len(condition.vector) // n
+        embedding = unet.embed(c_noise.repeat(repeats), condition.vector)
+        shifts = {m: m.shifts(embedding) for m in self.resnets}
+
+        x = rearrange(x, "b t c h w -> (b t) c h w").to(
+            unet.conv_in.weight.dtype, memory_format=torch.channels_last
+        )
+        noisy = F.conv2d(x, unet.conv_in.weight[:, : x.shape[1]], unet.conv_in.bias, padding=1)
+        x = repeat(noisy, "(b t) c h w -> (r b) t c h w", r=repeats, t=t) + clip.image[:, None]
+        x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        x = unet.trunk(x, shifts, clip.known, t)
+        return rearrange(x, "(b t) c h w -> b t c h w", t=t)
+
+    def _begin(self, condition: Condition, frames: int) -> Clip:
+        if self.clip is None or self.clip.condition is not condition or self.clip.frames != frames:
+            weight = self.conv_in.weight
+            image = condition.image.to(weight.dtype)
+            context = condition.context.to(weight.dtype)
+            self.clip = Clip(
+                condition,
+                frames,
+                F.conv2d(image[:, 0], weight[:, -image.shape[2] :], padding=1),
+                {m: m.know(context, frames) for m in self.transformers},
+            )
+        return self.clip
+
+
+def _number(value: Tensor) -> float:
+    """A tensor's only value; any number for a network without values, whose shapes are all."""
+    return 0.5 if value.is_meta else value.item()
+
+
+def _twin(unet: VideoUNet) -> VideoUNet:
+    """The same network of the very same parameters, its blocks exchanged for running ones."""
+    shared = {id(parameter): parameter for parameter in unet.parameters()}
+    twin = copy.deepcopy(unet, shared)
+    parts = cast(Iterable[tuple[str, nn.Module]], twin.named_modules())
+    for name, module in tuple(parts):
+        if isinstance(module, SpaceTimeResBlock):
+            twin.set_submodule(name, Resnet(module))
+        elif isinstance(module, SpaceTimeTransformer):
+            twin.set_submodule(name, Transformer(module))
+    return twin
