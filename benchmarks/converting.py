@@ -3,7 +3,7 @@
 Writes checkpoints of random numbers to a temporary folder (three at a time, 5 GB each in float16),
 converts each to another format and back in fresh processes, and compares the files.
 
-    python benchmarks/converting.py --model svd-xt --stored float16
+    python -m benchmarks.converting --model svd-xt --stored float16
 """
 
 import argparse
@@ -15,8 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.loading import MODELS, dtype_of, write
+from benchmarks.resident import resident
 from kinora.weights import convert
-from loading import MODELS, dtype_of, resident, write
 
 TRIPS = (("sgm", "kinora"), ("diffusers", "kinora"))
 
@@ -38,7 +39,15 @@ def main() -> None:
             first = write(folder, MODELS[arguments.model], start, dtype_of(arguments.stored))
             between, back = folder / "between", folder / f"back{first.suffix}"
             for source, target, to in ((first, between, middle), (between, back, start)):
-                command = [sys.executable, __file__, "--child", str(source), str(target), to]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.converting",
+                    "--child",
+                    str(source),
+                    str(target),
+                    to,
+                ]
                 result = subprocess.run(command, check=True, capture_output=True, text=True)
                 seen = json.loads(result.stdout)
                 print(

@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Row", "Sample", "duel", "report", "resident"]
+from benchmarks.resident import resident
+
+__all__ = ["Row", "Sample", "duel", "report"]
 
 Make = Callable[[], Callable[[], Tensor]]
 """Loads what is needed and returns what is timed; runs in its own process, so it is picklable."""
@@ -117,14 +119,6 @@ def _start_over() -> int:
     """Bytes resident now, from which the highest count begins anew (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
     return resident("VmRSS")
-
-
-def resident(key: str) -> int:
-    """A line of the process's memory account, in bytes (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"no {key} in /proc/self/status")
 
 
 def report(rows: Sequence[Row], path: Path | None) -> None:

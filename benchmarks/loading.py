@@ -3,7 +3,7 @@
 Writes a checkpoint of random numbers to a temporary folder (up to 10 GB), loads it in a fresh
 process, and prints how far that process's memory rose, against the bytes of the loaded weights.
 
-    python benchmarks/loading.py --model svd-xt --format sgm --stored float16 --dtype float16
+    python -m benchmarks.loading --model svd-xt --format sgm --stored float16 --dtype float16
 """
 
 import argparse
@@ -20,6 +20,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from benchmarks.resident import resident
 from kinora.config import NANO, SVD, SVD_XT, TINY, ModelConfig
 from kinora.weights import convert, load_networks
 from kinora.weights.convert import sgm_metadata
@@ -92,7 +93,16 @@ def noise(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def report(path: Path, arguments: argparse.Namespace, dtype: str, flags: list[str]) -> None:
-    command = [sys.executable, __file__, "--child", str(path), "--dtype", dtype, *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.loading",
+        "--child",
+        str(path),
+        "--dtype",
+        dtype,
+        *flags,
+    ]
     result = subprocess.run(command, check=True, capture_output=True, text=True)
     seen = json.loads(result.stdout)
     gib = {key: seen[key] / 2**30 for key in ("weights", "before", "peak")}
@@ -125,14 +135,6 @@ def measure(path: Path, dtype: str, *, checked: bool) -> None:
     weights = sum(p.numel() * p.element_size() for p in parameters)
     values = {"weights": weights, "before": before, "peak": resident("VmHWM"), "seconds": seconds}
     print(json.dumps(values))
-
-
-def resident(key: str) -> int:
-    """A line of the process's memory account, in bytes (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"no {key} in /proc/self/status")
 
 
 if __name__ == "__main__":

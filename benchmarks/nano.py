@@ -26,7 +26,8 @@ from benchmarks.motion import (
     warp_psnr,
 )
 from kinora.media import fit, load_photo
-from kinora.pipeline import Pipeline, quantise
+from kinora.pipeline import Pipeline
+from kinora.pixels import quantise
 from kinora.synthetic import SceneConfig, make_clips
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

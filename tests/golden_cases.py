@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from kinora.diffusion import euler, guided, karras, precondition
 from kinora.models import preprocess
 from kinora.models.embeddings import sinusoid
-from kinora.pipeline import Pipeline, to_pixels
+from kinora.pipeline import Pipeline
+from kinora.pixels import to_pixels
 from kinora.types import Condition
 from tests.golden import Golden, Model, read
 

@@ -326,6 +326,7 @@ def test_help_states_the_defaults_that_hold() -> None:
                 "photos",
                 "init",
                 "size",
+                "crop",
             ):
                 assert float(said[field.name]) == getattr(settings, field.name), field.name
     options = {option.name: option for option in groups.commands["animate"].params}

@@ -22,7 +22,7 @@ from kinora.compat.diffsynth.latents import decode_overlapping, encode_frames, e
 from kinora.compat.place import place
 from kinora.diffusion import guided, karras
 from kinora.errors import CheckpointError, DeviceError, KinoraWarning, MediaError, RequestError
-from kinora.pipeline import quantise, to_pixels
+from kinora.pixels import quantise, to_pixels
 from tests import parity
 from tests.checkpoints import write_own
 from tests.swift import SWIFT

@@ -14,9 +14,9 @@ ROOT = Path(kinora.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("types", "device"),
-    ("config",),
+    ("config", "pixels"),
     ("request", "models", "diffusion", "media", "synthetic"),
-    ("weights", "clip"),
+    ("weights", "clip", "noise"),
     ("runtime", "events"),
     ("pipeline",),
     ("train", "compat", "serve", "curate", "evaluate"),

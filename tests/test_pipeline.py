@@ -12,7 +12,9 @@ from kinora.config import TINY
 from kinora.device import pick_device, pick_dtype
 from kinora.errors import CheckpointError, DeviceError, KinoraWarning, RequestError
 from kinora.events import Decoded, Done, Encoded, Sampled
-from kinora.pipeline import Draws, Pipeline, quantise
+from kinora.noise import Draws
+from kinora.pipeline import Pipeline
+from kinora.pixels import quantise
 from kinora.request import SAMPLERS, SCHEDULES, Request
 from tests.tiny import tiny_pipeline
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import kinora
-from kinora.pipeline import to_pixels
+from kinora.pixels import to_pixels
 from tests import parity
 
 pytestmark = pytest.mark.filterwarnings(parity.SCHEDULER_WARNING)

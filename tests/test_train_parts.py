@@ -20,7 +20,7 @@ from kinora.models import VideoAutoencoder
 from kinora.train import UNetTraining, VAETraining, tensors
 from kinora.train.average import Average
 from kinora.train.birth import new_vae, start_from
-from kinora.train.cache import Batch
+from kinora.train.cache import Batch, draw_batch
 from kinora.train.chance import draws, seed_of
 from kinora.train.checkpoint import restore, save
 from kinora.train.data import crops, pool_scenes, shuffled
@@ -228,6 +228,35 @@ def test_crops_are_a_function_of_the_step() -> None:
     assert first.max() <= 1
 
 
+def test_a_step_may_see_squares_of_the_encoded_clips() -> None:
+    """Of the clips that it would see whole, each cut alike in all frames and in the photo."""
+    settings = replace(UNET, width=64, height=48, batch=2, clips=2, crop=32)
+    here = torch.arange(16 * 12).view(12, 16).expand(2, 2, 4, 12, 16).contiguous()
+    cache = {
+        "mean": here / 64,
+        "std": torch.zeros(here.shape),
+        "image": here[:, :1] / 64,
+        "picture": torch.zeros(2, 3, 48, 64, dtype=torch.uint8),
+        "vector": torch.tensor([[1.0, 2, 3], [4, 5, 6]]),
+    }
+    cpu = torch.device("cpu")
+    places: set[float] = set()
+    for step in range(8):
+        cut = draw_batch(settings, TINY, cache, step, cpu)
+        whole = draw_batch(replace(settings, crop=None), TINY, cache, step, cpu)
+        assert torch.equal(cut.vector, whole.vector)
+        assert cut.clean.shape == (2, 2, 4, 8, 8)
+        for clip, image in zip(cut.clean / TINY.vae.scale, cut.image, strict=True):
+            y, x = divmod(round(64 * clip[0, 0, 0, 0].item()), 16)
+            square = here[0, 0, 0, y : y + 8, x : x + 8] / 64
+            assert torch.allclose(clip, square.expand_as(clip))
+            assert torch.allclose(image, square.expand_as(image))
+            places.add(y * 16 + x)
+        again = draw_batch(settings, TINY, cache, step, cpu)
+        assert torch.equal(again.clean, cut.clean)
+    assert len(places) > 4, "squares lie anywhere"
+
+
 def test_a_temporal_decoder_starts_where_the_frame_wise_one_ended(tmp_path: Path) -> None:
     """Frames come out the same, whatever the clip, until the blocks in time have learnt."""
     frame_wise = new_vae(replace(VAE, frames=1).trained.vae)
@@ -262,7 +291,16 @@ def test_a_sheet_has_a_row_for_each_clip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"steps": 0}, {"width": 20}, {"batch": 9}, {"drop_image": 2.0}, {"average": 1.0}]
+    "change",
+    [
+        {"steps": 0},
+        {"width": 20},
+        {"batch": 9},
+        {"crop": 12},
+        {"crop": 64},
+        {"drop_image": 2.0},
+        {"average": 1.0},
+    ],
 )
 def test_settings_that_cannot_be_meant_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(RequestError, match=next(iter(change))):

@@ -12,18 +12,19 @@ from torch import Tensor
 
 from kinora import __version__
 from kinora.clip import Clip
-from kinora.config import ModelConfig
 from kinora.device import pick_device, pick_dtype
 from kinora.diffusion import ALWAYS, SAMPLERS, SCHEDULES, STOCHASTIC, Noise, guided
 from kinora.errors import KinoraWarning
 from kinora.events import Decoded, Done, Encoded, Event, Sampled
 from kinora.media import fit, load_photo
+from kinora.noise import Draws
+from kinora.pixels import quantise, to_pixels
 from kinora.request import Photo, Plan, Request, agree
 from kinora.runtime import PreparedUNet, decode, free_memory
 from kinora.types import Condition, Frames, Images, Latents, PerClip, Step
 from kinora.weights import DEFAULT_HUB, Hub, Networks, load_networks
 
-__all__ = ["Draws", "Pipeline", "from_bytes", "load", "quantise", "to_bytes", "to_pixels"]
+__all__ = ["Pipeline", "load"]
 
 
 def load(
@@ -269,45 +270,3 @@ class Pipeline:
             "dtype": str(self.dtype).removeprefix("torch."),
             "request": plan.to_dict(),
         }
-
-
-class Draws:
-    """A clip's unit normal noise, all from its seed: once for the photo's pixels, then latents.
-
-    Drawn on the CPU in fp32 for each clip by itself, so that a seed means the same everywhere.
-    """
-
-    def __init__(self, plan: Plan, config: ModelConfig) -> None:
-        width, height = plan.size
-        factor = config.vae.factor
-        self.sides = height, width
-        self.shape = plan.frames, config.vae.latent_channels, height // factor, width // factor
-        self.generator = torch.Generator().manual_seed(plan.seed)
-
-    def pixels(self) -> Float[Tensor, "3 height width"]:
-        """To be drawn first."""
-        return torch.randn(3, *self.sides, generator=self.generator)
-
-    def latents(self) -> Float[Tensor, "t c h w"]:
-        """For the start, then for each time that a sampler asks for more."""
-        return torch.randn(self.shape, generator=self.generator)
-
-
-def to_pixels(pictures: Sequence[UInt8[np.ndarray, "h w 3"]]) -> Images:
-    """Pictures as the networks see them, in [-1, 1]."""
-    return from_bytes(torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2))
-
-
-def quantise(frames: Frames) -> UInt8[np.ndarray, "b t height width 3"]:
-    """Clamp and round to bytes, on the device, before anything is copied from it."""
-    return to_bytes(frames).permute(0, 1, 3, 4, 2).cpu().numpy()
-
-
-def from_bytes(values: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """0–255 to [-1, 1]."""
-    return values.float() / 255 * 2 - 1
-
-
-def to_bytes(pixels: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
-    """[-1, 1], clamped, to 0–255, rounded."""
-    return ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

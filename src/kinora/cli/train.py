@@ -145,6 +145,9 @@ def unet(
     learning_rate: Annotated[float | None, number("0.0005", RATE, 0)] = None,
     warm_up: Annotated[int | None, number("100", WARM_UP, 0)] = None,
     average: Annotated[float | None, number("0.998", AVERAGE, 0)] = None,
+    crop: Annotated[
+        int | None, number("whole frames", "Side of the random squares of a step, in pixels.", 1)
+    ] = None,
     noise_mean: Annotated[
         float | None,
         typer.Option(metavar="X", show_default="-0.2", help="Mean of the noise level's logarithm."),
@@ -178,6 +181,7 @@ def unet(
             "learning_rate": learning_rate,
             "warm_up": warm_up,
             "average": average,
+            "crop": crop,
             "noise_mean": noise_mean,
             "noise_std": noise_std,
             "seed": seed,

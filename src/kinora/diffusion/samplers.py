@@ -14,10 +14,15 @@ import torch
 
 from kinora.types import Denoiser, Latents, Step
 
-__all__ = ["SAMPLERS", "Sampler", "adams", "dpmpp_2m", "euler", "heun"]
+__all__ = ["SAMPLERS", "Extrapolation", "Sampler", "adams", "at", "dpmpp_2m", "euler", "heun"]
 
 Sampler = Callable[[Denoiser, Latents, Sequence[float]], Iterator[Step]]
 """(denoiser, latents at the first level, falling levels) → one `Step` for each level after it."""
+
+
+def at(denoise: Denoiser, x: Latents, sigma: float) -> Latents:
+    """The clean estimate, with every clip at the same noise level."""
+    return denoise(x, x.new_full((len(x),), sigma))
 
 
 def euler(denoise: Denoiser, x: Latents, sigmas: Sequence[float]) -> Iterator[Step]:
@@ -26,7 +31,7 @@ def euler(denoise: Denoiser, x: Latents, sigmas: Sequence[float]) -> Iterator[St
     sigmas: falling noise levels, the last one 0 for a finished clip; x is noisy at the first.
     """
     for sigma, sigma_next in pairwise(sigmas):
-        denoised = _at(denoise, x, sigma)
+        denoised = at(denoise, x, sigma)
         x = torch.lerp(denoised, x, sigma_next / sigma)
         yield Step(sigma_next, x, denoised)
 
@@ -38,11 +43,11 @@ def heun(denoise: Denoiser, x: Latents, sigmas: Sequence[float]) -> Iterator[Ste
     correction, the later of the two.
     """
     for sigma, sigma_next in pairwise(sigmas):
-        denoised = _at(denoise, x, sigma)
+        denoised = at(denoise, x, sigma)
         ahead = torch.lerp(denoised, x, sigma_next / sigma)
         if sigma_next > 0:
             slope = (x - denoised) / sigma
-            denoised = _at(denoise, ahead, sigma_next)
+            denoised = at(denoise, ahead, sigma_next)
             slope = (slope + (ahead - denoised) / sigma_next) / 2
             ahead = x + (sigma_next - sigma) * slope
         x = ahead
@@ -55,18 +60,29 @@ def dpmpp_2m(denoise: Denoiser, x: Latents, sigmas: Sequence[float]) -> Iterator
     With h = ln(σ/σ') and r = h_before/h, the step follows D̃ = (1 + 1/2r)·D − D_before/2r; the
     first step and the one to 0 follow D.  (Lu et al. 2022, arXiv 2211.01095, Algorithm 2)
     """
-    before: tuple[Latents, float] | None = None
+    extrapolate = Extrapolation()
     for sigma, sigma_next in pairwise(sigmas):
-        denoised = _at(denoise, x, sigma)
-        followed = denoised
-        if sigma_next > 0:
-            h = math.log(sigma / sigma_next)
-            if before is not None:
-                older, h_before = before
-                followed = torch.lerp(denoised, older, -h / (2 * h_before))
-            before = denoised, h
-        x = torch.lerp(followed, x, sigma_next / sigma)
+        denoised = at(denoise, x, sigma)
+        x = torch.lerp(extrapolate(denoised, sigma, sigma_next), x, sigma_next / sigma)
         yield Step(sigma_next, x, denoised)
+
+
+class Extrapolation:
+    """D̃ of DPM-Solver++(2M): remembers the estimate and the step before."""
+
+    def __init__(self) -> None:
+        self.before: tuple[Latents, float] | None = None
+
+    def __call__(self, denoised: Latents, sigma: float, sigma_next: float) -> Latents:
+        """What a step from σ to σ' follows."""
+        if sigma_next == 0:
+            return denoised
+        h, before = math.log(sigma / sigma_next), self.before
+        self.before = denoised, h
+        if before is None:
+            return denoised
+        older, h_before = before
+        return torch.lerp(denoised, older, -h / (2 * h_before))
 
 
 def adams(denoise: Denoiser, x: Latents, sigmas: Sequence[float]) -> Iterator[Step]:
@@ -80,7 +96,7 @@ def adams(denoise: Denoiser, x: Latents, sigmas: Sequence[float]) -> Iterator[St
     known: list[tuple[float, Latents]] = []
     start = x
     for sigma, sigma_next in pairwise(sigmas):
-        found = (sigma, _at(denoise, x, sigma))
+        found = (sigma, at(denoise, x, sigma))
         if known:
             x = _integral(start, known, sigma, [*known, found])
         start, known = x, [*known[-1:], found]
@@ -123,10 +139,6 @@ def _coefficients(roots: list[float]) -> list[float]:
     for root in roots:
         found = [a - root * b for a, b in zip([0.0, *found], [*found, 0.0], strict=True)]
     return found
-
-
-def _at(denoise: Denoiser, x: Latents, sigma: float) -> Latents:
-    return denoise(x, x.new_full((len(x),), sigma))
 
 
 SAMPLERS: Final[dict[str, Sampler]] = {

@@ -10,6 +10,7 @@ from typing import Final
 
 import torch
 
+from kinora.diffusion.samplers import Extrapolation, at
 from kinora.types import Denoiser, Latents, Step
 
 __all__ = ["STOCHASTIC", "Noise", "StochasticSampler", "consistency", "dpmpp_2m_sde"]
@@ -29,17 +30,10 @@ def dpmpp_2m_sde(
     x' = D̃ + (σ'/σ)²·(x − D̃) + σ'·√(1 − (σ'/σ)²)·z, with D̃ as in `dpmpp_2m`.
     (Lu et al. 2022, arXiv 2211.01095, appendix; the reverse SDE of Karras et al. 2022 at η = 1)
     """
-    before: tuple[Latents, float] | None = None
+    extrapolate = Extrapolation()
     for sigma, sigma_next in pairwise(sigmas):
-        denoised = denoise(x, x.new_full((len(x),), sigma))
-        followed, ratio = denoised, sigma_next / sigma
-        if sigma_next > 0:
-            h = -math.log(ratio)
-            if before is not None:
-                older, h_before = before
-                followed = torch.lerp(denoised, older, -h / (2 * h_before))
-            before = denoised, h
-        x = torch.lerp(followed, x, ratio**2)
+        denoised, ratio = at(denoise, x, sigma), sigma_next / sigma
+        x = torch.lerp(extrapolate(denoised, sigma, sigma_next), x, ratio**2)
         if sigma_next > 0:
             x = x + sigma_next * math.sqrt(1 - ratio**2) * noise()
         yield Step(sigma_next, x, denoised)
@@ -53,7 +47,7 @@ def consistency(
     x' = D + σ'·z.  (Song et al. 2023, "Consistency Models", Algorithm 1, at σ_min = 0)
     """
     for sigma, sigma_next in pairwise(sigmas):
-        x = denoised = denoise(x, x.new_full((len(x),), sigma))
+        x = denoised = at(denoise, x, sigma)
         if sigma_next > 0:
             x = x + sigma_next * noise()
         yield Step(sigma_next, x, denoised)

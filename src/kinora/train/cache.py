@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from kinora.config import ModelConfig
 from kinora.models import VideoAutoencoder
-from kinora.pipeline import from_bytes, to_bytes
+from kinora.pixels import from_bytes, to_bytes
 from kinora.synthetic import SceneConfig
 from kinora.train.chance import draws
 from kinora.train.data import shuffled
@@ -143,7 +143,10 @@ def draw_batch(
 ) -> Batch:
     """The clips of one step, a function of seed and step."""
     index = shuffled("order", settings.seed, step, settings.batch, settings.clips)
-    taken = {name: tensor[index].to(device) for name, tensor in cache.items()}
+    taken = {name: tensor[index] for name, tensor in cache.items()}
+    if settings.crop is not None:
+        taken |= _cropped(taken, settings.crop // config.vae.factor, settings.seed, step)
+    taken = {name: tensor.to(device) for name, tensor in taken.items()}
     mean = taken["mean"].float()
     noise = torch.randn(mean.shape, generator=draws("posterior", settings.seed, step)).to(device)
     return Batch(
@@ -152,3 +155,22 @@ def draw_batch(
         image=taken["image"].float(),
         vector=taken["vector"].float(),
     )
+
+
+def _cropped(taken: dict[str, Tensor], side: int, seed: int, step: int) -> dict[str, Tensor]:
+    """The latents of clips within a random square of each, the same in all its frames."""
+    generator = draws("crop", seed, step)
+    n, *_, height, width = taken["mean"].shape
+    tops, lefts = (
+        torch.randint(length - side + 1, (n,), generator=generator) for length in (height, width)
+    )
+    squares = [
+        (slice(int(top), int(top) + side), slice(int(left), int(left) + side))
+        for top, left in zip(tops, lefts, strict=True)
+    ]
+    return {
+        name: torch.stack(
+            [clip[..., y, x] for clip, (y, x) in zip(taken[name], squares, strict=True)]
+        )
+        for name in ("mean", "std", "image")
+    }

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kinora.media import fit, load_photo
-from kinora.pipeline import from_bytes
+from kinora.pixels import from_bytes
 from kinora.synthetic import ClipBatch, SceneConfig, make_clips
 from kinora.train.chance import draws, seed_of
 from kinora.train.settings import VAETraining

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from kinora.pipeline import to_bytes
+from kinora.pixels import to_bytes
 from kinora.synthetic import SceneConfig, make_clips
 from kinora.train.chance import seed_of
 from kinora.train.shards import SHARD

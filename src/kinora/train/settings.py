@@ -104,6 +104,9 @@ class UNetTraining:
     aug_std: float = 0.5
     """ln of the noise added to the photo is normal with these; one draw a clip."""
     batch: int = 16
+    crop: int | None = None
+    """Side in pixels of the random squares of the encoded clips that a step sees; all of them when
+    left out. A square moves as the whole does, costs less, and makes few clips many."""
     noise_mean: float = -0.2
     noise_std: float = 1.4
     """ln σ is normal with these. The published stages at 576×1024 used 1.0 and 1.6; smaller frames
@@ -137,6 +140,12 @@ class UNetTraining:
         _positive(self, "steps", "frames", "batch", "report_every", "save_every", "sample_every")
         _multiple("width", self.width, self.model.size_multiple)
         _multiple("height", self.height, self.model.size_multiple)
+        if self.crop is not None:
+            _multiple("crop", self.crop, self.model.size_multiple)
+            if self.crop > min(self.width, self.height):
+                raise RequestError(
+                    f"crop {self.crop}: must be at most the clips' {self.width}×{self.height}"
+                )
         _rates(self.learning_rate, self.average)
         if self.clips < self.batch:
             raise RequestError(f"clips {self.clips}: must be at least one batch of {self.batch}")

@@ -7,7 +7,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from kinora.pipeline import to_bytes
+from kinora.pixels import to_bytes
 from kinora.types import Frames
 
 __all__ = ["write_sheet"]

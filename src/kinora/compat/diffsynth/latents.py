@@ -9,7 +9,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from kinora.pipeline import Pipeline, to_pixels
+from kinora.pipeline import Pipeline
+from kinora.pixels import to_pixels
 from kinora.types import Frames, Latents
 
 __all__ = ["Keyframes", "decode_overlapping", "encode_frames", "equalise"]

@@ -29,7 +29,8 @@ from kinora.compat.place import place
 from kinora.diffusion import euler, guided
 from kinora.errors import CheckpointError, RequestError
 from kinora.media import Photo
-from kinora.pipeline import Pipeline, quantise, to_pixels
+from kinora.pipeline import Pipeline
+from kinora.pixels import quantise, to_pixels
 from kinora.types import Condition, Latents
 
 __all__ = ["SVDVideoPipeline"]

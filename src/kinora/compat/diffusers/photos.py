@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from kinora.compat.pictures import opened
 from kinora.errors import RequestError
 from kinora.media import Photo, fit
-from kinora.pipeline import to_pixels
+from kinora.pixels import to_pixels
 
 __all__ = ["Photos", "read_photos"]
 

@@ -22,7 +22,8 @@ from kinora.diffusion import euler, guided
 from kinora.errors import RequestError
 from kinora.media import Photo
 from kinora.models import VideoUNet
-from kinora.pipeline import Pipeline, load, quantise
+from kinora.pipeline import Pipeline, load
+from kinora.pixels import quantise
 from kinora.runtime import PreparedUNet
 from kinora.types import Answers, Condition, Latents, PerClip
 from kinora.weights import Hub
