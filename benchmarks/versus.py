@@ -1,29 +1,37 @@
 """Kinora beside diffusers, on the same random weights and noise, run by run.
 
     python -m benchmarks.versus step --json step.json
-    python -m benchmarks.versus decode --size 320x576 --frames 7
+    python -m benchmarks.versus decode --shape 320x576x7
+    python -m benchmarks.versus clip
+    python -m benchmarks.versus load
 
-Run from the root of the repository, with the test and benchmark extras installed. Writes a
-checkpoint of random numbers at full size to a temporary folder (5 GB) unless --folder names one.
+Run from the root of the repository, with the test and benchmark extras installed. A step of the
+UNet, decoding and loading are those of a checkpoint of random numbers at full size, written to a
+temporary folder (5 GB); a clip is the bundled model's, from photo to frames.
 """
 
 import argparse
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from tests import parity, parity_full_size
-from torch import Tensor
+from torch import Tensor, nn
 
+import kinora
 from benchmarks.duel import Row, duel, report
-from kinora.config import SVD
+from kinora.compat.diffusers import StableVideoDiffusionPipeline
+from kinora.config import NANO, SVD
 from kinora.device import pick_device
 from kinora.runtime import PreparedUNet, decode
 from kinora.types import Condition
-from kinora.weights import load_networks
+from kinora.weights import convert, load_networks, save_networks
 
 CPU = pick_device("cpu")
 STEPS = ("128x192x14", "256x256x8")
@@ -36,21 +44,21 @@ def main() -> None:
     parser.add_argument("--shape", nargs="+", help="HEIGHTxWIDTHxFRAMES; several are possible")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="a diffusers folder of SVD's shape")
+    parser.add_argument("--folder", type=Path, help="where such a folder is, from an earlier run")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
+        contest = CONTESTS[options.what]
         if options.folder is None:
-            parity_full_size.apart(parity_full_size.write_checkpoint, folder)
-        shapes, ours, theirs = CONTESTS[options.what]
+            parity_full_size.apart(contest.write, folder)
         rows: list[Row] = []
-        for text in options.shape or shapes:
+        for text in options.shape or contest.shapes:
             shape = tuple(map(int, text.split("x")))
             rows += duel(
                 f"{options.what} {text}",
-                partial(ours, folder, shape),
-                partial(theirs, folder, shape),
+                partial(contest.ours, folder, shape),
+                partial(contest.theirs, folder, shape),
                 pairs=options.pairs,
                 threads=options.threads,
             )
@@ -112,9 +120,89 @@ def decode_inputs(shape: Shape) -> Tensor:
     return torch.randn(1, frames, 4, height // factor, width // factor, generator=generator)
 
 
+def write_nano(folder: Path) -> None:
+    """The bundled model in diffusers' layout, which can't tell of norm groups: 32 are claimed."""
+    networks = kinora.load("nano").networks
+    config = replace(
+        networks.config,
+        unet=replace(networks.config.unet, norm_groups=32),
+        vae=replace(networks.config.vae, norm_groups=32),
+    )
+    parts = {name: getattr(networks, name) for name in parity.NETWORKS}
+    own = save_networks(folder / "nano.safetensors", config, parts)
+    convert(own, folder / "nano", to="diffusers")
+
+
+def our_clip(_: Path, shape: Shape) -> Callable[[], Tensor]:
+    return clip_of(StableVideoDiffusionPipeline.from_pretrained("nano"), shape)
+
+
+def their_clip(folder: Path, shape: Shape) -> Callable[[], Tensor]:
+    pipeline = parity.diffusers_pipeline(folder / "nano")
+    for network in (pipeline.unet, pipeline.vae):
+        for module in network.modules():
+            if isinstance(module, nn.GroupNorm):
+                module.num_groups = NANO.unet.norm_groups
+    return clip_of(pipeline, shape)
+
+
+def clip_of(pipeline: Any, shape: Shape) -> Callable[[], Tensor]:  # noqa: ANN401
+    """A call that both pipelines understand, on the same photo from the same noise."""
+    height, width, frames = shape
+    photo = Image.open("examples/rocket.jpg").resize((width, height))
+
+    def call() -> Tensor:
+        made = pipeline(
+            photo,
+            height,
+            width,
+            num_frames=frames,
+            num_inference_steps=NANO.steps,
+            min_guidance_scale=NANO.guidance[0],
+            max_guidance_scale=NANO.guidance[1],
+            decode_chunk_size=frames,
+            generator=torch.Generator().manual_seed(0),
+            output_type="np",
+        )
+        return torch.from_numpy(np.asarray(made.frames))
+
+    return call
+
+
+def our_loading(folder: Path, _: Shape) -> Callable[[], Tensor]:
+    def call() -> Tensor:
+        return first_weights(kinora.load(folder, device="cpu", dtype="float16").networks.unet)
+
+    return call
+
+
+def their_loading(folder: Path, _: Shape) -> Callable[[], Tensor]:
+    from diffusers import StableVideoDiffusionPipeline as Theirs
+
+    def call() -> Tensor:
+        return first_weights(Theirs.from_pretrained(folder, torch_dtype=torch.float16).unet)
+
+    return call
+
+
+def first_weights(unet: Any) -> Tensor:  # noqa: ANN401
+    return unet.conv_in.weight.detach().float().clone()
+
+
+class Contest(NamedTuple):
+    """Two ways to do the same, at some shapes, with files that are written before."""
+
+    shapes: tuple[str, ...]
+    ours: Callable[[Path, Shape], Callable[[], Tensor]]
+    theirs: Callable[[Path, Shape], Callable[[], Tensor]]
+    write: Callable[[Path], None] = parity_full_size.write_checkpoint
+
+
 CONTESTS = {
-    "step": (STEPS, our_step, their_step),
-    "decode": (("320x576x7",), our_decoding, their_decoding),
+    "step": Contest(STEPS, our_step, their_step),
+    "decode": Contest(("320x576x7",), our_decoding, their_decoding),
+    "clip": Contest(("96x96x8",), our_clip, their_clip, write_nano),
+    "load": Contest(("1",), our_loading, their_loading),
 }
 
 

@@ -17,7 +17,6 @@ from kinora.compat.diffusers import (
 )
 from kinora.errors import CheckpointError, KinoraWarning, MediaError, RequestError
 from kinora.media import read_video
-from kinora.weights.hub import BUNDLED
 from tests import parity
 from tests.checkpoints import write_own
 from tests.swift import SWIFT
@@ -336,7 +335,6 @@ def test_videos_are_written_under_any_name_and_replaced(tmp_path: Path) -> None:
         export_to_video([photo(33, 21), photo(16, 16)], path)
 
 
-@pytest.mark.skipif(not BUNDLED.is_file(), reason="the bundled model is not there")
 def test_the_bundled_model_runs_at_its_own_size() -> None:
     pipe = StableVideoDiffusionPipeline.from_pretrained("nano", torch_dtype=torch.float32)
     frames = pipe(photo(), num_frames=2, num_inference_steps=1).frames[0]
