@@ -12,7 +12,8 @@ INDEX := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 .PHONY: demo test bench clean
 
 demo: $(VENV)/installed
-	$(BIN)/kinora animate examples/rocket.jpg
+	$(BIN)/kinora animate examples/rocket.jpg --seed 0 -y -o out/rocket.mp4
+	@echo "The video lies in $(CURDIR)/out/rocket.mp4"
 
 # One thread a worker: two workers of two threads each would wait for one another on two cores.
 test: $(VENV)/installed-test

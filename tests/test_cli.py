@@ -237,6 +237,32 @@ def test_info_tells_a_checkpoint(kinora: Kinora, folder: Path, model: Path) -> N
     assert "SHA-256" in out
 
 
+@pytest.mark.parametrize(("extra", "repeatable"), [({}, True), ({"sigmas": [9.0, 0.0]}, False)])
+def test_only_what_options_can_say_is_said_again(
+    kinora: Kinora, folder: Path, extra: dict[str, Any], repeatable: bool
+) -> None:
+    """Clips made by programs for other libraries have settings that are no options."""
+    request = {"image": "cat.png", "seed": 3_000_000_000, **extra}
+    frames = np.zeros((2, 16, 16, 3), np.uint8)
+    Clip(frames, 7, {"model": "nano", "request": request}).save("a.webp")
+    assert ("again" in json.loads(kinora("info", "a.webp", "--json").out)) == repeatable
+    assert "seed 3000000000" in kinora("info", "a.webp").out
+
+
+def test_training_in_json_ends_with_the_file_in_json(
+    kinora: Kinora, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fake(_: VAETraining, run: Path, **__: object) -> bool:
+        (run / "vae").mkdir(parents=True)
+        (run / "vae" / "vae.safetensors").touch()
+        return True
+
+    monkeypatch.setattr(train, "train_vae", fake)
+    made = json.loads(kinora("train", "vae", "--run", "r", "--json").out)
+    assert Path(made["output"]) == Path("r/vae/vae.safetensors")
+    assert Path(kinora("train", "vae", "--run", "s").out.strip()) == Path("s/vae/vae.safetensors")
+
+
 def test_info_tells_of_a_video_without_recipe(kinora: Kinora, folder: Path) -> None:
     write_photo(folder / "cat.png")
     assert kinora("info", "cat.png") == (

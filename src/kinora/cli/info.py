@@ -3,6 +3,7 @@
 import json as jsonlib
 import shlex
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -12,6 +13,7 @@ from kinora.cli import options
 from kinora.cli.check import VARIANTS, check_choice, check_model, known_config
 from kinora.cli.say import result
 from kinora.errors import CheckpointError
+from kinora.request import Request
 
 __all__ = ["info"]
 
@@ -71,7 +73,10 @@ def clip_facts(path: Path, *, verify: bool) -> Facts:
         request = recipe.get("request")
         if isinstance(request, dict):
             facts["request"] = request
-            facts["again"] = _command(recipe.get("model"), cast(dict[str, object], request))
+            told = cast(dict[str, object], request)
+            # Clips made by programs for other libraries have settings that are no options here.
+            if told.keys() <= {field.name for field in fields(Request)}:
+                facts["again"] = _command(recipe.get("model"), told)
     if verify:
         clip = Clip.open(path)
         width, height = clip.size
@@ -129,7 +134,9 @@ def _words(value: object) -> str:
     match value:
         case dict():
             pairs = cast(dict[str, object], value).items()
-            return ", ".join(f"{name} {_words(entry)}" for name, entry in pairs)
+            return ", ".join(
+                f"{name} {entry if type(entry) is int else _words(entry)}" for name, entry in pairs
+            )
         case list():
             return "; ".join(map(_words, cast(list[object], value))) or "none"
         case bool():

@@ -1,5 +1,6 @@
 """`kinora train`: the two commands that make a model from nothing."""
 
+import json as jsonlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -125,7 +126,7 @@ def vae(
     settings = VAETraining(**given)
     with out_of_memory("lower --size, --frames or --clips"), reporting(json, quiet) as report:
         finished = train_vae(settings, run, minutes=minutes, report=report)
-    _end(finished, run / "vae" / "vae.safetensors")
+    _end(finished, run / "vae" / "vae.safetensors", json)
 
 
 @app.command()
@@ -204,7 +205,7 @@ def unet(
     settings = UNetTraining(**given)
     with out_of_memory("lower --size, --frames or --batch"), reporting(json, quiet) as report:
         finished = train_unet(settings, run, minutes=minutes, report=report)
-    _end(finished, run / "model.safetensors")
+    _end(finished, run / "model.safetensors", json)
 
 
 def _given(values: Mapping[str, object]) -> dict[str, Any]:
@@ -216,9 +217,9 @@ def _photos(names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(map(str, find_photos(names or ())))
 
 
-def _end(finished: bool, path: Path) -> None:
+def _end(finished: bool, path: Path, json: bool) -> None:
     """Say where the result lies."""
     if not finished:
         remark("Time is up, all is saved; the same command again goes on")
     if path.exists():
-        result(str(path))
+        result(jsonlib.dumps({"output": str(path)}) if json else str(path))

@@ -212,7 +212,9 @@ def _remove(path: Path) -> None:
 
 
 def _taken(path: Path) -> _TakenError:
-    return _TakenError(f"{path}: exists already. Overwrite it with -y, or choose another name")
+    return _TakenError(
+        f"{path}: exists already. Overwrite it with -y (overwrite=True), or choose another name"
+    )
 
 
 def _unwritable(path: Path, error: OSError | ValueError) -> OutputError:

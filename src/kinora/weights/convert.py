@@ -117,6 +117,7 @@ def _refuse_inexpressible(
         raise CheckpointError(
             f"{checkpoint.path} ({checkpoint.config.name}) can't be converted to {to}: "
             + "; ".join(reasons)
+            + ("" if structure else ". With --unknown-settings note they are noted for later")
         )
 
 
