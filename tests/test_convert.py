@@ -387,7 +387,6 @@ def test_a_variant_that_the_folder_contradicts_is_refused() -> None:
 
 
 @pytest.mark.parametrize("config", [SMALL, FRAME_WISE], ids=["temporal", "frame-wise"])
-@pytest.mark.filterwarnings("ignore")
 def test_diffusers_loads_what_we_export(tmp_path: Path, config: ModelConfig) -> None:
     from diffusers import AutoencoderKL, AutoencoderKLTemporalDecoder
     from diffusers import UNetSpatioTemporalConditionModel as UNet
