@@ -12,4 +12,5 @@ VAE = VAETraining(
 UNET = UNetTraining(
     model=TINY, steps=4, width=32, height=16, frames=2, clips=4, batch=2, scenes=SCENES, warm_up=2,
     sample_steps=1, report_every=1, save_every=2, sample_every=4, device="cpu", workers=1,
+    optimizer="muon", flow_weight=0.1,
 )  # fmt: skip

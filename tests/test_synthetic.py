@@ -42,10 +42,40 @@ def moved_back(clips: ClipBatch, factor: float) -> tuple[Tensor, Tensor]:
 
 def test_same_seed_gives_the_same_clips_and_another_seed_others() -> None:
     first, again, other = (make_clips(SMALL, 3, seed) for seed in (1, 1, 2))
-    for a, b in zip(first[:4], again[:4], strict=True):
+    for a, b in zip((*first[:4], first.flow), (*again[:4], again.flow), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(first.frames, other.frames)
     assert not torch.equal(first.frames[0], first.frames[1])
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_frame_0_moved_by_the_flow_is_the_last_frame(layers: int) -> None:
+    """But for what was hidden; standing still is far from it."""
+    clips = make_clips(replace(SMALL, layers=layers, motion=(200.0, 255.0), static=0.0), 16, 7)
+    height, width = clips.frames.shape[-2:]
+    assert not clips.flow[:, 0].any()
+    flow = F.interpolate(clips.flow[:, -1], (height, width), mode="bilinear").permute(0, 2, 3, 1)
+    x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
+    at = torch.stack([(x / width - 0.5).expand(height, width),
+                      ((y - height / 2) / width)[:, None].expand(height, width)], -1)  # fmt: skip
+    grid = 2 * (at - flow) * torch.tensor([1.0, width / height])
+    guess = F.grid_sample(clips.frames[:, 0], grid, mode="bicubic", align_corners=False)
+    first, last, guess = (
+        f[..., 8:-8, 8:-8] for f in (clips.frames[:, 0], clips.frames[:, -1], guess)
+    )
+    error = [(last - f).abs().mean((1, 2, 3)).median() for f in (guess, first)]
+    assert error[0] < 0.4 * error[1]
+
+
+def test_simple_scenes_pan_evenly_along_a_side() -> None:
+    clips = make_clips(replace(PAN, simple=True, kinds=(0.0, 0.5, 0.5)), 16, 7)
+    assert torch.allclose(clips.tracks.scale, torch.ones(()).to(torch.complex64))
+    shift = torch.view_as_real(clips.tracks.shift[:, 0])
+    assert (shift.abs().min(2).values < 1e-6).all()
+    steps = shift.diff(dim=1)
+    torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), rtol=1e-3, atol=1e-6)
+    ways = {tuple(way) for way in shift[:, -1].sign().where(shift[:, -1].abs() > 1e-6, 0).tolist()}
+    assert ways == {(0, 1), (0, -1), (1, 0), (-1, 0)}
 
 
 def test_drawing_clips_leaves_the_global_random_state_alone() -> None:

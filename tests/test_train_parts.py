@@ -32,6 +32,7 @@ from kinora.train.loss import (
     by_bin,
     diffusion_loss,
     draw_sigma,
+    flow_loss,
     halved,
     vae_loss,
 )
@@ -92,9 +93,9 @@ def tiny_state(width: int = 2) -> State:
 
 def test_only_matrices_decay() -> None:
     state = tiny_state()
-    kinds = [[p.ndim for p in group["params"]] for group in state.optimizer.param_groups]
+    kinds = [[p.ndim for p in group["params"]] for group in state.groups()]
     assert kinds == [[2], [1]]
-    assert [group["weight_decay"] for group in state.optimizer.param_groups] == [0.5, 0.0]
+    assert [group["weight_decay"] for group in state.groups()] == [0.5, 0.0]
 
 
 def test_ctrl_c_asks_first_and_then_insists() -> None:
@@ -210,7 +211,7 @@ def test_halving_takes_the_mean_of_four() -> None:
 
 def test_dropped_conditions_are_zeros_and_leave_the_numbers() -> None:
     batch = Batch(*(torch.ones(2, *shape) for shape in ((3, 4, 2, 2), (3, 4, 4))), *(
-        torch.ones(2, *shape) for shape in ((1, 4, 2, 2), (3,))
+        torch.ones(2, *shape) for shape in ((1, 4, 2, 2), (3,), (3, 2, 1, 1))
     ))  # fmt: skip
     told = batch.condition(torch.ones(2, 1, 5), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
     assert told.image.mean((1, 2, 3, 4)).tolist() == [1, 0]
@@ -238,6 +239,7 @@ def test_a_step_may_see_squares_of_the_encoded_clips() -> None:
         "image": here[:, :1] / 64,
         "picture": torch.zeros(2, 3, 48, 64, dtype=torch.uint8),
         "vector": torch.tensor([[1.0, 2, 3], [4, 5, 6]]),
+        "flow": (here[:, :, :2] / 1024),
     }
     cpu = torch.device("cpu")
     places: set[float] = set()
@@ -246,15 +248,24 @@ def test_a_step_may_see_squares_of_the_encoded_clips() -> None:
         whole = draw_batch(replace(settings, crop=None), TINY, cache, step, cpu)
         assert torch.equal(cut.vector, whole.vector)
         assert cut.clean.shape == (2, 2, 4, 8, 8)
-        for clip, image in zip(cut.clean / TINY.vae.scale, cut.image, strict=True):
+        clips = cut.clean / TINY.vae.scale
+        for clip, image, flow in zip(clips, cut.image, cut.flow, strict=True):
             y, x = divmod(round(64 * clip[0, 0, 0, 0].item()), 16)
             square = here[0, 0, 0, y : y + 8, x : x + 8] / 64
             assert torch.allclose(clip, square.expand_as(clip))
             assert torch.allclose(image, square.expand_as(image))
+            assert torch.allclose(flow, square.expand_as(flow))
             places.add(y * 16 + x)
         again = draw_batch(settings, TINY, cache, step, cpu)
         assert torch.equal(again.clean, cut.clean)
     assert len(places) > 4, "squares lie anywhere"
+
+
+def test_the_loss_on_the_flow_is_its_squared_distance_where_it_is_told() -> None:
+    flow = torch.arange(2.0 * 3 * 2 * 4 * 4).view(2, 3, 2, 4, 4)
+    right = flow.flatten(0, 1).unflatten(-1, (2, 2)).unflatten(-3, (2, 2)).mean((-3, -1))
+    assert flow_loss(right, flow) == 0
+    assert flow_loss(right + torch.tensor([3.0, 4.0])[:, None, None], flow) == 25
 
 
 def test_a_temporal_decoder_starts_where_the_frame_wise_one_ended(tmp_path: Path) -> None:

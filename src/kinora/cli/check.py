@@ -13,6 +13,7 @@ __all__ = [
     "VARIANTS",
     "check_choice",
     "check_device",
+    "check_folder",
     "check_model",
     "known_config",
     "parse_count",
@@ -91,6 +92,12 @@ def check_device(name: str | None) -> None:
     """
     if name is not None and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
         raise RequestError(f"device {name!r}: must be cpu, cuda, cuda:N or mps")
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a file where a folder is to be. Raises RequestError."""
+    if path.exists() and not path.is_dir():
+        raise RequestError(f"{path}: is a file; name a folder, which may be a new one")
 
 
 def check_model(source: str) -> None:

@@ -118,8 +118,9 @@ def checkpoint_facts(source: str, variant: str | None, *, verify: bool) -> Facts
 
 
 def _command(model: object, request: Mapping[str, object]) -> str:
-    """The command that makes the clip again."""
-    words = ["kinora", "animate", str(request.get("image") or "PHOTO"), "--model", str(model)]
+    """The command that makes the clip again; a model without an alias is for the reader to name."""
+    source = str(model) if known_config(str(model)) else "MODEL"
+    words = ["kinora", "animate", str(request.get("image") or "PHOTO"), "--model", source]
     for name, value in request.items():
         if name == "image" or value is None:
             continue

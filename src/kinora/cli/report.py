@@ -20,7 +20,7 @@ def reporting(json: bool, quiet: bool) -> Generator[Report, None, None]:
         def report(progress: Progress) -> None:
             if json:
                 result(jsonlib.dumps(asdict(progress)))
-            elif progress.values and not quiet:
+            elif not quiet and (progress.values or progress.stage == "resume"):
                 remark(progress.line())
             tell(progress.stage, progress.step, progress.steps)
 

@@ -9,7 +9,7 @@ import typer
 from typer.models import OptionInfo
 
 from kinora.cli import options
-from kinora.cli.check import check_device, parse_size
+from kinora.cli.check import check_device, check_folder, parse_size
 from kinora.cli.place import find_photos
 from kinora.cli.say import remark, result
 from kinora.cli.session import out_of_memory
@@ -24,7 +24,12 @@ app = typer.Typer(
 )
 
 Run = Annotated[
-    Path, typer.Option("--run", metavar="DIR", help="Folder of the run; made when missing.")
+    Path,
+    typer.Option(
+        "--run",
+        metavar="DIR",
+        help="Folder of the run; the model gets its name.",
+    ),
 ]
 Minutes = Annotated[
     float | None,
@@ -50,6 +55,14 @@ Init = Annotated[
         help="Run to start from, perhaps one at a smaller size.",
     ),
 ]
+Optimizer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        show_default="adamw",
+        help="adamw, or muon: fewer steps from random weights, at a learning rate of about 0.003.",
+    ),
+]
 
 
 def number(default: str, words: str, low: int = 1) -> OptionInfo:
@@ -62,6 +75,9 @@ RATE = "Highest learning rate, above 0."
 WARM_UP = "Steps over which it rises to that."
 SEED = "Chance, a whole number from 0: of first weights, clips and noise."
 SPEED = "Speed at motion 255, in fractions of the width a second, above 0."
+SIMPLE = "Only pans along the sides of the picture, at an even pace: easiest to learn."
+FLOW = "Weight of the loss on the flow, which made-up clips know: the UNet's middle has to tell it."
+LAYERS = "Depth layers of a scene; with 1, all of it moves as a whole."
 COARSE = "Weight of the loss at half the size, which keeps latents simple."
 AVERAGE = "Decay of the moving average of the weights, below 1."
 SAVE = "Steps from one checkpoint to the next."
@@ -72,7 +88,7 @@ DEVICE = "Where to compute: cuda, cuda:1 or cpu."
 
 @app.command()
 def vae(
-    run: Run = Path("runs/nano"),
+    run: Run = Path("runs/mine"),
     steps: Annotated[int | None, number("2000", STEPS)] = None,
     minutes: Minutes = None,
     size: Annotated[int | None, number("64", "Side of the square crops, in pixels.")] = None,
@@ -81,6 +97,7 @@ def vae(
     pool: Annotated[int | None, number("1024", "Clips rendered before training.")] = None,
     pool_size: Annotated[int | None, number("96", "Side of their frames, in pixels.")] = None,
     coarse_weight: Annotated[float | None, number("0.25", COARSE, 0)] = None,
+    optimizer: Optimizer = None,
     learning_rate: Annotated[float | None, number("0.0005", RATE, 0)] = None,
     warm_up: Annotated[int | None, number("100", WARM_UP, 0)] = None,
     average: Annotated[float | None, number("0.998", AVERAGE, 0)] = None,
@@ -107,6 +124,7 @@ def vae(
             "pool": pool,
             "pool_size": pool_size,
             "coarse_weight": coarse_weight,
+            "optimizer": optimizer,
             "learning_rate": learning_rate,
             "warm_up": warm_up,
             "average": average,
@@ -120,6 +138,7 @@ def vae(
         }
     )
     check_device(device)
+    check_folder(run)
     from kinora.cli.report import reporting
     from kinora.train import VAETraining, train_vae
 
@@ -131,7 +150,7 @@ def vae(
 
 @app.command()
 def unet(
-    run: Run = Path("runs/nano"),
+    run: Run = Path("runs/mine"),
     steps: Annotated[int | None, number("4000", STEPS)] = None,
     minutes: Minutes = None,
     size: Annotated[
@@ -143,6 +162,7 @@ def unet(
     frames: Annotated[int | None, number("8", "Frames of a clip.")] = None,
     clips: Annotated[int | None, number("4096", "Clips encoded before training.")] = None,
     batch: Annotated[int | None, number("16", "Clips a step.")] = None,
+    optimizer: Optimizer = None,
     learning_rate: Annotated[float | None, number("0.0005", RATE, 0)] = None,
     warm_up: Annotated[int | None, number("100", WARM_UP, 0)] = None,
     average: Annotated[float | None, number("0.998", AVERAGE, 0)] = None,
@@ -155,6 +175,9 @@ def unet(
     ] = None,
     noise_std: Annotated[float | None, number("1.4", "Its deviation, above 0.", 0)] = None,
     max_speed: Annotated[float | None, number("0.12", SPEED, 0)] = None,
+    layers: Annotated[int | None, number("3", LAYERS)] = None,
+    simple: Annotated[bool, typer.Option("--simple", help=SIMPLE)] = False,
+    flow_weight: Annotated[float | None, number("0", FLOW, 0)] = None,
     seed: Annotated[int | None, number("0", SEED, 0)] = None,
     photos: Photos = None,
     init: Init = None,
@@ -179,10 +202,12 @@ def unet(
             "frames": frames,
             "clips": clips,
             "batch": batch,
+            "optimizer": optimizer,
             "learning_rate": learning_rate,
             "warm_up": warm_up,
             "average": average,
             "crop": crop,
+            "flow_weight": flow_weight,
             "noise_mean": noise_mean,
             "noise_std": noise_std,
             "seed": seed,
@@ -196,12 +221,14 @@ def unet(
         }
     )
     check_device(device)
+    check_folder(run)
     from kinora.cli.report import reporting
     from kinora.synthetic import SceneConfig
     from kinora.train import UNetTraining, train_unet
 
-    if max_speed is not None:
-        given["scenes"] = SceneConfig(max_speed=max_speed)
+    scenes = _given({"max_speed": max_speed, "layers": layers, "simple": simple or None})
+    if scenes:
+        given["scenes"] = SceneConfig(**scenes)
     settings = UNetTraining(**given)
     with out_of_memory("lower --size, --frames or --batch"), reporting(json, quiet) as report:
         finished = train_unet(settings, run, minutes=minutes, report=report)

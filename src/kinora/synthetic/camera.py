@@ -81,7 +81,7 @@ def draw_course(
     own = _direction(chance, batch)[:, None] * (0.3 + chance.uniform(batch, 1)) * moves
     turn = torch.complex(*(chance.normal(2, batch, 1) * torch.tensor([0.3, 1.0])[:, None, None]))
     moving = 1 - still
-    return Course(
+    course = Course(
         near=near,
         pan=along * (pan + 0.15 * zoom + 0.5 * mixed * chance.uniform(batch)) * moving,
         zoom=side * (zoom + 0.05 * pan + mixed * chance.normal(batch)) * moving,
@@ -91,6 +91,18 @@ def draw_course(
         own_turn=turn * chance.event(0.5, batch, 1) * moves,
         own_pivot=pivot[:, None].expand(-1, layers),
         time=_eased(chance, config, fps),
+    )
+    return _simplified(course, along, fps) if config.simple else course
+
+
+def _simplified(course: Course, along: Complex[Tensor, " b"], fps: Float[Tensor, " b"]) -> Course:
+    """The same course, panning along the side that is nearest to a direction, evenly."""
+    quarter = (along.angle() / (math.pi / 2)).round() * (math.pi / 2)
+    return course._replace(
+        pan=torch.complex(quarter.cos(), quarter.sin()),
+        zoom=torch.zeros_like(course.zoom),
+        roll=torch.zeros_like(course.roll),
+        time=torch.arange(course.time.shape[1]) / fps[:, None],
     )
 
 

@@ -18,7 +18,7 @@ from kinora.types import Frames, PerClip
 __all__ = ["ClipBatch", "make_clips"]
 
 PROBES = 16
-"""Points along a side at which speed is measured."""
+"""Points along a side at which speed and flow are measured."""
 SLOW = 0.25
 """Part of the top speed up to which the camera may stand still before a thing that moves."""
 ROUNDS = 6
@@ -36,6 +36,9 @@ class ClipBatch(NamedTuple):
     """Mean speed over the picture and the clip, in fractions of the width a second."""
     tracks: Tracks
     """How each layer moves; where layers are is not told, only that the first is opaque."""
+    flow: Float[Tensor, "b t 2 y x"]
+    """How far (right, down) what is seen has come since frame 0, in fractions of the width, at the
+    middles of PROBES × PROBES equal parts of the picture."""
 
 
 def make_clips(
@@ -68,6 +71,7 @@ def make_clips(
         fps=fps,
         speed=speed,
         tracks=tracks,
+        flow=_flow(config, canvas, place, tracks),
     )
 
 
@@ -125,18 +129,46 @@ def _speed(
     grid: Complex[Tensor, "y x"],
 ) -> Float[Tensor, " b"]:
     """Mean way from a frame to the next of what is visible at each point."""
+    scale, shift = (value[..., None, None] for value in tracks)
+    origins = (grid - shift[:, :, :-1]) * (1 / scale[:, :, :-1])
+    steps = (origins * scale[:, :, 1:] + shift[:, :, 1:] - grid).abs()
+    return _seen(config, canvas, place, origins, steps).mean((1, 2, 3))
+
+
+def _flow(
+    config: SceneConfig,
+    canvas: Float[Tensor, "l b 4 h w"],
+    place: Complex[Tensor, "b l 1"],
+    tracks: Tracks,
+) -> Float[Tensor, "b t 2 y x"]:
+    """How far what is visible at each point has come since frame 0."""
+    grid = _grid(PROBES, PROBES, config.height / config.width, canvas.device)
+    scale, shift = (value[..., None, None] for value in tracks)
+    origins = (grid - shift) * (1 / scale)
+    flow = _seen(config, canvas, place, origins, grid - origins)
+    return torch.stack([flow.real, flow.imag], dim=2)
+
+
+def _seen(
+    config: SceneConfig,
+    canvas: Float[Tensor, "l b 4 h w"],
+    place: Complex[Tensor, "b l 1"],
+    origins: Complex[Tensor, "b l t y x"],
+    values: Tensor,
+) -> Tensor:
+    """Of values of each layer [b, l, t, y, x], those of what is visible: the nearer's first.
+
+    origins: where the layers' points that are seen at the grid's were in frame 0.
+    """
     visible = torch.ones((), device=canvas.device)
-    way = torch.zeros((), device=canvas.device)
+    total = torch.zeros((), device=canvas.device)
     for k in reversed(range(config.layers)):
-        scale, shift = (value[:, k, :, None, None] for value in tracks)
-        origin = (grid - shift[:, :-1]) * (1 / scale[:, :-1])
-        step = (origin * scale[:, 1:] + shift[:, 1:] - grid).abs()
         cover = torch.ones((), device=canvas.device)
         if k > 0:
-            cover = _look(config, canvas[k, :, 3:], origin, place[:, k])[:, 0]
-        way = way + visible * cover * step
+            cover = _look(config, canvas[k, :, 3:], origins[:, k], place[:, k])[:, 0]
+        total = total + visible * cover * values[:, k]
         visible = visible * (1 - cover)
-    return way.mean((1, 2, 3))
+    return total
 
 
 def _render(

@@ -31,6 +31,9 @@ class SceneConfig:
     """Share of clips in which nothing moves, besides those drawn with a motion of 0."""
     kinds: tuple[float, float, float] = (0.6, 0.25, 0.15)
     """Shares of pans, zooms, and mixtures of both with roll."""
+    simple: bool = False
+    """Whether all moves are pans straight along the sides of the picture, at an even pace: what is
+    easiest to learn. `kinds` is then left aside."""
     objects: float = 0.4
     """Share of clips whose nearest layer is something that moves by itself."""
     defocus: float = 0.15

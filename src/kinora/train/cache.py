@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -42,6 +43,8 @@ class Batch(NamedTuple):
     """The first frame's latent [b, 1, c, h, w], with its noise, unscaled."""
     vector: Tensor
     """(fps − 1, motion, noise_aug) [b, 3]."""
+    flow: Float[Tensor, "b t 2 y x"]
+    """How far (right, down) what is seen has come since frame 0, in latents."""
 
     def condition(self, context: Tensor, keep_image: PerClip, keep_context: PerClip) -> Condition:
         """What the network is told; where `keep_…` is 0, that part is zeros, as in guidance."""
@@ -77,6 +80,7 @@ def fill_cache(
         "seed": settings.seed,
         "augmentation": [settings.aug_mean, settings.aug_std],
         "vae": fingerprint,
+        "flow": True,
     }
     steps = -(-settings.clips // SHARD)
     missing = missing_shards(folder, settings.clips, recipe)
@@ -95,7 +99,8 @@ def _encoded(
         generator = draws("augmentation", settings.seed, k)
         ln_aug = settings.aug_mean + settings.aug_std * torch.randn(SHARD, generator=generator)
         vector = torch.stack([clips["fps"] - 1, clips["motion"], ln_aug.exp()], dim=1)
-        yield k, {**encode_clips(vae, clips["frames"], ln_aug.exp(), generator), "vector": vector}
+        encoded = encode_clips(vae, clips["frames"], ln_aug.exp(), generator)
+        yield k, {**encoded, "vector": vector, "flow": clips["flow"].half()}
 
 
 @torch.no_grad()
@@ -154,6 +159,7 @@ def draw_batch(
         picture=from_bytes(taken["picture"]),
         image=taken["image"].float(),
         vector=taken["vector"].float(),
+        flow=taken["flow"].float() * (settings.width // config.vae.factor),
     )
 
 
@@ -168,9 +174,12 @@ def _cropped(taken: dict[str, Tensor], side: int, seed: int, step: int) -> dict[
         (slice(int(top), int(top) + side), slice(int(left), int(left) + side))
         for top, left in zip(tops, lefts, strict=True)
     ]
-    return {
+    out = {
         name: torch.stack(
             [clip[..., y, x] for clip, (y, x) in zip(taken[name], squares, strict=True)]
         )
         for name in ("mean", "std", "image")
     }
+    flow = F.interpolate(taken["flow"].float().flatten(1, 2), (height, width), mode="bilinear")
+    flow = torch.stack([f[:, y, x] for f, (y, x) in zip(flow, squares, strict=True)])
+    return out | {"flow": flow.unflatten(1, taken["flow"].shape[1:3])}

@@ -105,12 +105,13 @@ def run(
 def descend(state: State, loss: Loss, rate: float, clip_norm: float) -> None:
     """One step of the optimiser and of the average."""
     loss.total.backward()
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    parameters = [p for group in state.groups() for p in group["params"]]
     torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
-    for group in state.optimizer.param_groups:
+    for group in state.groups():
         group["lr"] = rate
-    state.optimizer.step()
-    state.optimizer.zero_grad()
+    for optimizer in state.optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
     state.average.update(state.network, state.step)
     state.step += 1
 

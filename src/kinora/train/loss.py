@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn import functional as F
 
 from kinora.diffusion import precondition
 from kinora.types import Condition, Frames, Latents, Network, PerClip
@@ -21,6 +21,7 @@ __all__ = [
     "by_bin",
     "diffusion_loss",
     "draw_sigma",
+    "flow_loss",
     "halved",
     "vae_loss",
 ]
@@ -46,6 +47,15 @@ def diffusion_loss(
     denoised = precondition(network, condition)(clean + level * noise, sigma)
     weight = (1 + sigma**2) / sigma**2
     return weight * (denoised - clean).square().mean((1, 2, 3, 4))
+
+
+def flow_loss(
+    told: Float[Tensor, "bt 2 h w"], flow: Float[Tensor, "b t 2 y x"]
+) -> Float[Tensor, ""]:
+    """Squared distance of the told flow from the true one, a mean over clips, frames, places."""
+    size = (told.shape[2], told.shape[3])
+    true = F.interpolate(flow.flatten(0, 1), size, mode="area")
+    return (told - true).square().sum(1).mean()
 
 
 def draw_sigma(batch: int, mean: float, std: float, generator: torch.Generator) -> PerClip:
@@ -113,7 +123,7 @@ def vae_loss(
 
 def halved(clips: Tensor) -> Tensor:
     """Frames or latents [b, t, c, h, w] at half the height and width, each the mean of four."""
-    return rearrange(avg_pool2d(clips.flatten(0, 1), 2), "(b t) c h w -> b t c h w", b=len(clips))
+    return rearrange(F.avg_pool2d(clips.flatten(0, 1), 2), "(b t) c h w -> b t c h w", b=len(clips))
 
 
 def _distances(made: Frames, frames: Frames) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:

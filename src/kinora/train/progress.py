@@ -18,7 +18,7 @@ class Progress:
     """One report."""
 
     stage: str
-    """What is going on: "train", "cache", "check", "sample", "done"."""
+    """What is going on: "resume", "render", "cache", "train", "check"."""
     step: int
     steps: int
     values: Mapping[str, float] = field(default_factory=dict[str, float])

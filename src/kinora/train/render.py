@@ -29,7 +29,7 @@ def rendered(
     device: torch.device,
     workers: int,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Shard numbers with frames (uint8 [n, t, 3, h, w]), fps and motion [n] of their clips.
+    """Shard numbers with frames (uint8 [n, t, 3, h, w]), fps, motion and flow of their clips.
 
     A shard depends on purpose, seed and its number alone. Closing the iterator stops the work.
     """
@@ -70,6 +70,6 @@ def _render(scenes: SceneConfig, purpose: str, seed: int, device: str, k: int) -
     parts: list[tuple[Tensor, ...]] = []
     for piece in range(SHARD // BATCH):
         clips = make_clips(scenes, BATCH, seed_of(purpose, seed, k, piece), device)
-        parts.append((to_bytes(clips.frames), clips.fps, clips.motion))
-    names = ("frames", "fps", "motion")
+        parts.append((to_bytes(clips.frames), clips.fps, clips.motion, clips.flow))
+    names = ("frames", "fps", "motion", "flow")
     return {n: torch.cat(p).cpu() for n, p in zip(names, zip(*parts, strict=True), strict=True)}

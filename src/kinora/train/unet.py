@@ -18,9 +18,17 @@ from kinora.train.cache import draw_batch, fill_cache
 from kinora.train.chance import draws, seed_of
 from kinora.train.export import read_vae
 from kinora.train.loop import interruptible, run
-from kinora.train.loss import Loss, bin_edges, bin_names, by_bin, diffusion_loss, draw_sigma
+from kinora.train.loss import (
+    Loss,
+    bin_edges,
+    bin_names,
+    by_bin,
+    diffusion_loss,
+    draw_sigma,
+    flow_loss,
+)
 from kinora.train.precision import mixed_precision
-from kinora.train.progress import Journal, Report
+from kinora.train.progress import Journal, Progress, Report
 from kinora.train.samples import make_sampling
 from kinora.train.settings import UNetTraining
 from kinora.train.state import State, make_state
@@ -31,12 +39,16 @@ __all__ = ["Trained", "train_unet"]
 
 
 class Trained(nn.Module):
-    """What is trained together: the UNet, and the image encoder whose embedding it is told."""
+    """What is trained together: the UNet, and the image encoder whose embedding it is told.
 
-    def __init__(self, config: ModelConfig) -> None:
+    flow: whether to tell the flow from what the UNet's middle gives; only to learn by.
+    """
+
+    def __init__(self, config: ModelConfig, *, flow: bool = False) -> None:
         super().__init__()
         self.unet = VideoUNet(config.unet)
         self.image_encoder = ImageEncoder(config.image_encoder)
+        self.flow_out = nn.Conv2d(config.unet.channels[-1], 2, 1) if flow else None
 
 
 def train_unet(
@@ -57,10 +69,11 @@ def train_unet(
     out = folder / "unet"
     vae_path = _vae_path(settings, folder)
     vae_config, vae = read_vae(vae_path, device)
-    config = configured(settings, vae_config)
+    config = configured(settings, vae_config, folder.resolve().name)
     state = start(settings, config, device)
-    checkpoint.restore(out / "checkpoint.safetensors", state, settings)
     journal = Journal(out / "log.jsonl", report)
+    if checkpoint.restore(out / "checkpoint.safetensors", state, settings):
+        journal(Progress(stage="resume", step=state.step, steps=settings.steps))
     averaged = Trained(config).to(device)
     networks = Networks(config, averaged.unet, vae, averaged.image_encoder, "in training", ())
     sample = make_sampling(settings, Pipeline(networks), out / "samples")
@@ -86,7 +99,10 @@ def train_unet(
             state,
             make_objective(cast(Trained, state.network), settings, config, cache, device),
             settings,
-            names=bin_names(bin_edges(settings.noise_mean, settings.noise_std)),
+            names=[
+                *bin_names(bin_edges(settings.noise_mean, settings.noise_std)),
+                *(["flow"] if settings.flow_weight > 0 else []),
+            ],
             save=save,
             watch=watch,
             journal=journal,
@@ -95,10 +111,15 @@ def train_unet(
     return state.step >= settings.steps
 
 
-def configured(settings: UNetTraining, trained: ModelConfig) -> ModelConfig:
-    """The model as it will be handed out: the trained autoencoder, this run's size and length."""
+def configured(settings: UNetTraining, trained: ModelConfig, name: str) -> ModelConfig:
+    """The model as it will be handed out: the trained autoencoder, this run's size and length.
+
+    name: of the run, which becomes the model's; a model of another name has another licence, too.
+    """
+    mine = {} if name == settings.model.name else {"name": name, "licence": "unknown"}
     return replace(
         settings.model,
+        **mine,
         vae=trained.vae,
         frames=settings.frames,
         width=settings.width,
@@ -110,13 +131,19 @@ def start(settings: UNetTraining, config: ModelConfig, device: torch.device) -> 
     """Random weights, or the averaged ones of the run that this one starts from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of("unet weights", settings.seed))
-        network = Trained(config)
+        network = Trained(config, flow=settings.flow_weight > 0)
     network.image_encoder.requires_grad_(settings.train_image_encoder)
     state = make_state(
-        network, average=settings.average, weight_decay=settings.weight_decay, device=device
+        network,
+        average=settings.average,
+        weight_decay=settings.weight_decay,
+        device=device,
+        optimizer=settings.optimizer,
     )
     if settings.init is not None:
         stored = checkpoint.read_average(Path(settings.init) / "unet" / "checkpoint.safetensors")
+        fresh = {n: p for n, p in network.named_parameters() if n.startswith("flow_out.")}
+        stored = {**fresh, **stored}
         both = {f"{kind}.{n}": t for n, t in stored.items() for kind in ("weights", "average")}
         state.load(both, step=0)
     return state
@@ -133,6 +160,13 @@ def make_objective(
     unet = cast(VideoUNet, torch.compile(network.unet)) if settings.compile else network.unet
     precision = mixed_precision(device)
     edges = bin_edges(settings.noise_mean, settings.noise_std)
+    deepest: list[Tensor] = []
+
+    def keep(module: nn.Module, given: object, made: Tensor) -> None:
+        deepest.append(made)
+
+    if network.flow_out is not None:
+        network.unet.middle.register_forward_hook(keep)
 
     def forward(x: Latents, c_noise: PerClip, condition: Condition, /) -> Latents:
         with precision():
@@ -153,7 +187,13 @@ def make_objective(
         )
         sigma = sigma.to(device)
         each = diffusion_loss(forward, condition, batch.clean, noise, sigma)
-        return Loss(each.mean(), by_bin(each.detach(), sigma, edges))
+        total, parts = each.mean(), by_bin(each.detach(), sigma, edges)
+        if network.flow_out is not None:
+            told = network.flow_out(deepest.pop().float())
+            flow = flow_loss(told, batch.flow)
+            total = total + settings.flow_weight * flow
+            parts = torch.cat([parts, flow.detach()[None]])
+        return Loss(total, parts)
 
     return objective
 

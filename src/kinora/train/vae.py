@@ -54,10 +54,15 @@ def train_vae(
     if settings.init is not None:
         start_from(network, Path(settings.init) / "vae" / "vae.safetensors")
     state = make_state(
-        network, average=settings.average, weight_decay=settings.weight_decay, device=device
+        network,
+        average=settings.average,
+        weight_decay=settings.weight_decay,
+        device=device,
+        optimizer=settings.optimizer,
     )
-    checkpoint.restore(out / "checkpoint.safetensors", state, settings)
     journal = Journal(out / "log.jsonl", report)
+    if checkpoint.restore(out / "checkpoint.safetensors", state, settings):
+        journal(Progress(stage="resume", step=state.step, steps=settings.steps))
     check = make_check(settings, out, journal, device)
 
     def save() -> None:
