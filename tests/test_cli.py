@@ -20,7 +20,7 @@ import typer
 from kinora import train
 from kinora.cli import app, check, main
 from kinora.clip import Clip
-from kinora.config import NANO
+from kinora.config import NANO, TINY
 from kinora.device import DTYPES
 from kinora.media.video import DEFAULT_QUALITY
 from kinora.train import Report, UNetTraining, VAETraining
@@ -109,6 +109,7 @@ def test_every_option_reaches_the_recipe_and_the_recipe_makes_the_clip_again(
         "decode_chunk": 2,
     }
     again = shlex.split(told["again"])
+    assert again[again.index("--model") + 1] == "MODEL", "tiny is no alias"
     again[again.index("--model") + 1] = str(model)
     assert kinora(*again[1:], "-o", "b").code == 0
     assert np.array_equal(Clip.open("a").frames, Clip.open("b").frames)
@@ -230,6 +231,7 @@ def test_info_tells_a_checkpoint(kinora: Kinora, folder: Path, model: Path) -> N
     told = json.loads(kinora("info", model, "--json").out)
     assert told["model"] == "tiny"
     assert told["complete"] is True
+    assert told["defaults"]["steps"] == TINY.steps
     assert told["dtypes"] == {"float32": sum(told["parameters"].values())}
     code, out, err = kinora("info", model, "--verify")
     assert (code, err) == (0, "")
@@ -249,6 +251,14 @@ def test_only_what_options_can_say_is_said_again(
     assert "seed 3000000000" in kinora("info", "a.webp").out
 
 
+def test_a_run_needs_a_folder(kinora: Kinora, folder: Path) -> None:
+    (folder / "notes.txt").touch()
+    for part in ("vae", "unet"):
+        refused = kinora("train", part, "--run", "notes.txt")
+        assert refused.code == 2
+        assert "notes.txt: is a file; name a folder" in refused.err
+
+
 def test_training_in_json_ends_with_the_file_in_json(
     kinora: Kinora, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,13 +273,12 @@ def test_training_in_json_ends_with_the_file_in_json(
     assert Path(kinora("train", "vae", "--run", "s").out.strip()) == Path("s/vae/vae.safetensors")
 
 
-def test_info_tells_of_a_video_without_recipe(kinora: Kinora, folder: Path) -> None:
+def test_info_tells_of_pictures_and_of_videos_without_recipe(kinora: Kinora, folder: Path) -> None:
     write_photo(folder / "cat.png")
-    assert kinora("info", "cat.png") == (
-        0,
-        "cat.png\n  kind         clip\n  recipe       none\n",
-        "",
-    )
+    assert kinora("info", "cat.png") == (0, "cat.png\n  kind         picture\n", "")
+    write_photo(folder / "cat.gif")
+    told = json.loads(kinora("info", "cat.gif", "--json").out)
+    assert told == {"path": "cat.gif", "kind": "clip", "recipe": None}
 
 
 def test_models_are_listed_with_state_and_licence(kinora: Kinora) -> None:

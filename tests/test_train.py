@@ -64,8 +64,9 @@ def test_resumed_equals_uninterrupted_bit_for_bit(trained: Path, tmp_path: Path)
         same(trained / f"vae/{name}.safetensors", tmp_path / f"vae/{name}.safetensors")
 
     with pytest.raises(KeyboardInterrupt):
-        train_unet(UNET, tmp_path, report=stop_after(3))
+        train_unet(UNET, tmp_path, report=stop_after(1))
     assert train_unet(UNET, tmp_path, report=silent)
+    assert [e["step"] for e in log(tmp_path, "unet") if e["stage"] == "resume"] == [2]
     same(trained / "unet/checkpoint.safetensors", tmp_path / "unet/checkpoint.safetensors")
     same(trained / "model.safetensors", tmp_path / "model.safetensors")
 
@@ -81,6 +82,7 @@ def test_a_run_hands_out_a_model_that_loads(trained: Path) -> None:
     networks = load_networks(path, device=torch.device("cpu"), dtype=torch.float32)
     config, vae = read_vae(trained / "vae/vae.safetensors", torch.device("cpu"))
     assert networks.config.vae == config.vae
+    assert networks.config.name == trained.name
     assert (networks.config.frames, networks.config.width, networks.config.height) == (2, 32, 16)
     for name, parameter in vae.named_parameters():
         stored = networks.vae.get_parameter(name)

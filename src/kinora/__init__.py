@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         KinoraError,
         KinoraWarning,
         MediaError,
+        OccupiedError,
         OutputError,
         RequestError,
     )
@@ -45,6 +46,7 @@ __all__ = [
     "KinoraWarning",
     "MediaError",
     "ModelConfig",
+    "OccupiedError",
     "OutputError",
     "Pipeline",
     "Request",
@@ -62,6 +64,7 @@ _HOMES = {
         "KinoraError",
         "KinoraWarning",
         "MediaError",
+        "OccupiedError",
         "OutputError",
         "RequestError",
     ),

@@ -10,6 +10,7 @@ __all__ = [
     "KinoraError",
     "KinoraWarning",
     "MediaError",
+    "OccupiedError",
     "OutputError",
     "RequestError",
 ]
@@ -29,6 +30,17 @@ class MediaError(KinoraError):
 
 class OutputError(KinoraError):
     """A result can't be written."""
+
+
+class OccupiedError(OutputError):
+    """Something else is in a result's place."""
+
+    @classmethod
+    def replaceable(cls, path: object) -> "OccupiedError":
+        """Of what could be overwritten, if one asked for it."""
+        return cls(
+            f"{path}: exists already. Overwrite it with -y (overwrite=True), or choose another name"
+        )
 
 
 class CheckpointError(KinoraError):

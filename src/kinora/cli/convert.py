@@ -12,7 +12,7 @@ from kinora.cli.check import PRECISIONS, VARIANTS, check_choice, check_model
 from kinora.cli.display import display, on_terminal
 from kinora.cli.say import remark, result
 from kinora.cli.session import out_of_memory
-from kinora.errors import OutputError
+from kinora.errors import OccupiedError
 
 __all__ = ["convert"]
 
@@ -90,7 +90,7 @@ def convert(
     check_choice("unknown_settings", unknown_settings, tuple(SETTINGS))
     check_model(source)
     if os.path.lexists(target) and not yes and not target.is_dir():
-        raise OutputError(f"{target}: exists already. Overwrite it with -y, or choose another name")
+        raise OccupiedError.replaceable(target)
     bars = on_terminal() and not quiet
     if not bars:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -67,7 +67,8 @@ def clip_facts(path: Path, *, verify: bool) -> Facts:
     recipe = read_recipe(path)
     facts: Facts = {"path": str(path), "kind": "clip"}
     if recipe is None:
-        facts["recipe"] = None
+        alone = path.suffix.lower() in PICTURES
+        facts |= {"kind": "picture"} if alone else {"recipe": None}
     else:
         facts |= {name: value for name, value in recipe.items() if name != "request"}
         request = recipe.get("request")
@@ -102,6 +103,13 @@ def checkpoint_facts(source: str, variant: str | None, *, verify: bool) -> Facts
         "format": found.format,
         "model": config.name,
         "trained on": f"{config.frames} frames of {config.width}x{config.height}",
+        "defaults": {
+            "steps": config.steps,
+            "fps": config.fps,
+            "motion": config.motion,
+            "guidance": "{:g}:{:g}".format(*config.guidance),
+            "noise_aug": config.noise_aug,
+        },
         "licence": config.licence,
         "parameters": found.parameters,
         "unused": found.unused,

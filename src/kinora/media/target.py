@@ -11,7 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
-from kinora.errors import OutputError
+from kinora.errors import OccupiedError, OutputError
 
 __all__ = [
     "FRAME_NAME",
@@ -28,10 +28,6 @@ SUFFIXES: Final = (".mp4", ".webm", ".gif", ".webp", "")
 """What a clip can be saved as; a name without suffix is a folder of PNGs."""
 
 FRAME_NAME: Final = re.compile(r"frame-\d{4,}\.png")
-
-
-class _TakenError(OutputError):
-    """The name belongs to something else by now."""
 
 
 def free_name(path: str | Path) -> Path:
@@ -83,12 +79,12 @@ def _check_free(path: Path, *, overwrite: bool) -> None:
         return
     if path.suffix:
         if path.is_dir() or (path.exists() and not path.is_file()):
-            raise _TakenError(f"{path}: exists and is not a file. Choose another name")
+            raise OccupiedError(f"{path}: exists and is not a file. Choose another name")
         if not overwrite:
-            raise _taken(path)
+            raise OccupiedError.replaceable(path)
         return
     if not path.is_dir() or path.is_symlink():
-        raise _TakenError(
+        raise OccupiedError(
             f"{path}: exists and is not a folder. A name without suffix means a folder of PNGs; "
             "for a video add .mp4"
         )
@@ -97,9 +93,9 @@ def _check_free(path: Path, *, overwrite: bool) -> None:
     except OSError as error:
         raise _unwritable(path, error) from error
     if any(not FRAME_NAME.fullmatch(name) for name in names):
-        raise _TakenError(f"{path}: holds other things than frames. Choose another name")
+        raise OccupiedError(f"{path}: holds other things than frames. Choose another name")
     if names and not overwrite:
-        raise _taken(path)
+        raise OccupiedError.replaceable(path)
 
 
 @contextmanager
@@ -152,7 +148,7 @@ def publish_free(temporary: Path, target: Path) -> Path:
     while True:
         try:
             return publish(temporary, free_name(target))
-        except _TakenError:  # another process was quicker
+        except OccupiedError:  # another process was quicker
             continue
 
 
@@ -161,12 +157,12 @@ def _link(temporary: Path, target: Path) -> None:
     try:
         target.hardlink_to(temporary)
     except FileExistsError:
-        raise _taken(target) from None
+        raise OccupiedError.replaceable(target) from None
     except OSError:  # a file system without links: claim the name with an empty file
         try:
             target.touch(exist_ok=False)
         except FileExistsError:
-            raise _taken(target) from None
+            raise OccupiedError.replaceable(target) from None
         try:
             temporary.replace(target)
         except BaseException:
@@ -182,7 +178,7 @@ def _move_folder(temporary: Path, target: Path) -> None:
         temporary.rename(target)  # never replaces a folder that holds anything
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-            raise _taken(target) from None
+            raise OccupiedError.replaceable(target) from None
         raise
 
 
@@ -209,12 +205,6 @@ def _remove(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def _taken(path: Path) -> _TakenError:
-    return _TakenError(
-        f"{path}: exists already. Overwrite it with -y (overwrite=True), or choose another name"
-    )
 
 
 def _unwritable(path: Path, error: OSError | ValueError) -> OutputError:

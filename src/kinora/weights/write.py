@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kinora.errors import OutputError
+from kinora.errors import OccupiedError, OutputError
 from kinora.weights.read import DTYPE_NAMES
 
 __all__ = ["Planned", "new_file", "new_folder", "write_tensors"]
@@ -115,7 +115,7 @@ def new_folder(path: Path, *, overwrite: bool) -> Generator[Path, None, None]:
 
 def _refuse_existing(path: Path, overwrite: bool) -> None:
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already; choose another name, or allow overwriting (-y)")
+        raise OccupiedError.replaceable(path)
 
 
 @contextmanager
