@@ -35,6 +35,7 @@ from kinora.weights import convert, load_networks, save_networks
 
 CPU = pick_device("cpu")
 STEPS = ("128x192x14", "256x256x8")
+CLIP = f"{NANO.height}x{NANO.width}x{NANO.frames}"
 """Height, width and frames of the steps that are timed."""
 
 
@@ -201,7 +202,7 @@ class Contest(NamedTuple):
 CONTESTS = {
     "step": Contest(STEPS, our_step, their_step),
     "decode": Contest(("320x576x7",), our_decoding, their_decoding),
-    "clip": Contest(("96x96x8",), our_clip, their_clip, write_nano),
+    "clip": Contest((CLIP,), our_clip, their_clip, write_nano),
     "load": Contest(("1",), our_loading, their_loading),
 }
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from kinora.config import TINY
+from kinora.train import UNetTraining
 from kinora.train.muon import ADAM_RMS, ITERATIONS, QUINTIC, Muon, orthogonal
 from kinora.train.state import make_state
 from kinora.train.unet import Trained
@@ -59,9 +60,7 @@ def test_it_finds_the_least_of_a_quadratic() -> None:
 
 def test_hidden_layers_are_muon_s_and_all_others_adamw_s() -> None:
     network = Trained(TINY)
-    state = make_state(
-        network, average=0.9, weight_decay=0.1, device=torch.device("cpu"), optimizer="muon"
-    )
+    state = make_state(network, UNetTraining(optimizer="muon"), torch.device("cpu"))
     adamw, muon = (
         {p for group in o.param_groups for p in group["params"]} for o in state.optimizers
     )

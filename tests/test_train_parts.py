@@ -22,7 +22,7 @@ from kinora.train.average import Average
 from kinora.train.birth import new_vae, start_from
 from kinora.train.cache import Batch, draw_batch
 from kinora.train.chance import draws, seed_of
-from kinora.train.checkpoint import restore, save
+from kinora.train.checkpoint import resume, save
 from kinora.train.data import crops, pool_scenes, shuffled
 from kinora.train.export import write_vae
 from kinora.train.loop import interruptible
@@ -36,7 +36,7 @@ from kinora.train.loss import (
     halved,
     vae_loss,
 )
-from kinora.train.progress import Meter
+from kinora.train.progress import Journal, Meter, Progress
 from kinora.train.rate import learning_rate
 from kinora.train.render import rendered
 from kinora.train.sheet import write_sheet
@@ -49,11 +49,15 @@ from tests.runs import SCENES, UNET, VAE
 
 
 def test_the_number_of_steps_may_change(tmp_path: Path) -> None:
-    state = tiny_state()
-    save(tmp_path / "c.safetensors", state, VAE)
-    assert restore(tmp_path / "c.safetensors", tiny_state(), replace(VAE, steps=999, photos=("x",)))
+    path, told = tmp_path / "c.safetensors", list[Progress]()
+    state, journal = tiny_state(), Journal(tmp_path / "log.jsonl", told.append)
+    resume(path, state, VAE, journal)
+    assert not told, "there is nothing to go on from"
+    save(path, state, VAE)
+    resume(path, state, replace(VAE, steps=999, photos=("x",)), journal)
+    assert [(p.stage, p.step, p.steps) for p in told] == [("resume", 0, 999)]
     with pytest.raises(CheckpointError, match="seed 0, but this run has 1"):
-        restore(tmp_path / "c.safetensors", tiny_state(), replace(VAE, seed=1))
+        resume(path, tiny_state(), replace(VAE, seed=1), journal)
 
 
 @pytest.mark.parametrize("damage", [b"", b"not safetensors at all", b"\x80\x02}q\x00."])
@@ -61,13 +65,14 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "c.safetensors"
     path.write_bytes(damage)
     with pytest.raises(CheckpointError, match=r"c\.safetensors"):
-        restore(path, tiny_state(), VAE)
+        resume(path, tiny_state(), VAE, Journal(tmp_path / "log.jsonl", print))
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
-    save(tmp_path / "c.safetensors", tiny_state(width=3), VAE)
+    path = tmp_path / "c.safetensors"
+    save(path, tiny_state(width=3), VAE)
     with pytest.raises(CheckpointError, match=r"weights\.weight is of shape \(2, 3\)"):
-        restore(tmp_path / "c.safetensors", tiny_state(), VAE)
+        resume(path, tiny_state(), VAE, Journal(tmp_path / "log.jsonl", print))
 
 
 def test_an_old_file_survives_a_failed_write(
@@ -88,7 +93,7 @@ def test_an_old_file_survives_a_failed_write(
 
 def tiny_state(width: int = 2) -> State:
     network = torch.nn.Linear(width, 2)
-    return make_state(network, average=0.9, weight_decay=0.5, device=torch.device("cpu"))
+    return make_state(network, replace(VAE, weight_decay=0.5), torch.device("cpu"))
 
 
 def test_only_matrices_decay() -> None:

@@ -9,11 +9,12 @@ from typing import Any, cast
 from torch import Tensor
 
 from kinora.errors import CheckpointError
+from kinora.train.progress import Journal, Progress
 from kinora.train.settings import UNetTraining, VAETraining
 from kinora.train.state import State
 from kinora.train.tensors import read_tensors, write_tensors
 
-__all__ = ["read_average", "restore", "save"]
+__all__ = ["read_average", "resume", "save"]
 
 Settings = VAETraining | UNetTraining
 
@@ -24,20 +25,20 @@ def save(path: Path, state: State, settings: Settings) -> None:
     write_tensors(path, state.tensors(), metadata)
 
 
-def restore(path: Path, state: State, settings: Settings) -> bool:
-    """Load a checkpoint into `state` if there is one, and say so.
+def resume(path: Path, state: State, settings: Settings, journal: Journal) -> None:
+    """Load a checkpoint into `state` if there is one, and tell the journal.
 
     Raises CheckpointError when the file is damaged or another network's, or when it was made with
     other settings.
     """
     if not path.exists():
-        return False
+        return
     tensors, metadata = read_tensors(path)
     if "step" not in metadata or "settings" not in metadata:
         raise CheckpointError(f"{path} is not a training checkpoint of Kinora")
     _same(path, json.loads(metadata["settings"]), settings)
     state.load(tensors, int(metadata["step"]))
-    return True
+    journal(Progress(stage="resume", step=state.step, steps=settings.steps))
 
 
 def read_average(path: Path) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kinora.errors import CheckpointError
 from kinora.train.average import Average
 from kinora.train.muon import Muon
+from kinora.train.settings import UNetTraining, VAETraining
 
 __all__ = ["State", "make_state"]
 
@@ -39,10 +40,9 @@ class State:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything by name: `weights.`, `average.`, `optimizer.exp_avg.`, …"""
-        named = dict(self.network.named_parameters())
-        out = {f"weights.{name}": p.detach() for name, p in named.items()}
+        names = self._names()
+        out = {f"weights.{name}": p.detach() for p, name in names.items()}
         out |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
-        names = {parameter: name for name, parameter in named.items()}
         for optimizer, parameter in self._owned():
             kept = optimizer.state.get(parameter, {})
             moments = (m for m in MOMENTS[type(optimizer)] if m in kept)
@@ -54,7 +54,7 @@ class State:
 
         Strides stay the network's own: sums taken in another order would differ in the last bit.
         """
-        names = {parameter: name for name, parameter in self.network.named_parameters()}
+        names = self._names()
         for parameter, name in names.items():
             self._copy(parameter, tensors, f"weights.{name}")
             self._copy(self.average.tensors[name], tensors, f"average.{name}")
@@ -65,6 +65,9 @@ class State:
             count = torch.tensor(float(step), device=parameter.device)
             optimizer.state[parameter] = {"step": count, **moments}
         self.step = step
+
+    def _names(self) -> dict[nn.Parameter, str]:
+        return {parameter: name for name, parameter in self.network.named_parameters()}
 
     def _owned(self) -> Iterator[tuple[torch.optim.Optimizer, nn.Parameter]]:
         for optimizer in self.optimizers:
@@ -85,29 +88,25 @@ class State:
 
 
 def make_state(
-    network: nn.Module,
-    *,
-    average: float,
-    weight_decay: float,
-    device: torch.device,
-    optimizer: str = "adamw",
+    network: nn.Module, settings: VAETraining | UNetTraining, device: torch.device
 ) -> State:
     """A fresh start. Only matrices and kernels decay, neither biases nor norms.
 
-    optimizer: "adamw" for all, or "muon" for the weights of hidden layers and AdamW for the rest.
+    With Muon, the weights of hidden layers are its own, and AdamW's are the rest.
     Convolutions go to the channels-last memory format, in which they are quicker.
     """
     network.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    hidden = _hidden(network) if optimizer == "muon" else []
+    hidden = _hidden(network) if settings.optimizer == "muon" else []
     others = set(network.parameters()) - set(hidden)
     rest = [p for p in network.parameters() if p.requires_grad and p in others]
     groups = [
-        {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, betas=(0.9, 0.99), fused=True)
-    muon = [Muon(hidden, weight_decay=weight_decay)] if hidden else []
-    return State(network=network, average=Average(network, average), optimizers=[adamw, *muon])
+    muon = [Muon(hidden, weight_decay=settings.weight_decay)] if hidden else []
+    average = Average(network, settings.average)
+    return State(network=network, average=average, optimizers=[adamw, *muon])
 
 
 def _hidden(network: nn.Module) -> list[nn.Parameter]:

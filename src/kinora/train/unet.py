@@ -28,7 +28,7 @@ from kinora.train.loss import (
     flow_loss,
 )
 from kinora.train.precision import mixed_precision
-from kinora.train.progress import Journal, Progress, Report
+from kinora.train.progress import Journal, Report
 from kinora.train.samples import make_sampling
 from kinora.train.settings import UNetTraining
 from kinora.train.state import State, make_state
@@ -72,8 +72,7 @@ def train_unet(
     config = configured(settings, vae_config, folder.resolve().name)
     state = start(settings, config, device)
     journal = Journal(out / "log.jsonl", report)
-    if checkpoint.restore(out / "checkpoint.safetensors", state, settings):
-        journal(Progress(stage="resume", step=state.step, steps=settings.steps))
+    checkpoint.resume(out / "checkpoint.safetensors", state, settings, journal)
     averaged = Trained(config).to(device)
     networks = Networks(config, averaged.unet, vae, averaged.image_encoder, "in training", ())
     sample = make_sampling(settings, Pipeline(networks), out / "samples")
@@ -99,16 +98,19 @@ def train_unet(
             state,
             make_objective(cast(Trained, state.network), settings, config, cache, device),
             settings,
-            names=[
-                *bin_names(bin_edges(settings.noise_mean, settings.noise_std)),
-                *(["flow"] if settings.flow_weight > 0 else []),
-            ],
+            names=part_names(settings),
             save=save,
             watch=watch,
             journal=journal,
             stop=stop,
         )
     return state.step >= settings.steps
+
+
+def part_names(settings: UNetTraining) -> list[str]:
+    """What the parts of the loss are called: ranges of σ, and the flow where it is learnt."""
+    names = bin_names(bin_edges(settings.noise_mean, settings.noise_std))
+    return [*names, "flow"] if settings.flow_weight > 0 else names
 
 
 def configured(settings: UNetTraining, trained: ModelConfig, name: str) -> ModelConfig:
@@ -133,13 +135,7 @@ def start(settings: UNetTraining, config: ModelConfig, device: torch.device) -> 
         torch.manual_seed(seed_of("unet weights", settings.seed))
         network = Trained(config, flow=settings.flow_weight > 0)
     network.image_encoder.requires_grad_(settings.train_image_encoder)
-    state = make_state(
-        network,
-        average=settings.average,
-        weight_decay=settings.weight_decay,
-        device=device,
-        optimizer=settings.optimizer,
-    )
+    state = make_state(network, settings, device)
     if settings.init is not None:
         stored = checkpoint.read_average(Path(settings.init) / "unet" / "checkpoint.safetensors")
         fresh = {n: p for n, p in network.named_parameters() if n.startswith("flow_out.")}

@@ -53,16 +53,9 @@ def train_vae(
         network = new_vae(settings.trained.vae)
     if settings.init is not None:
         start_from(network, Path(settings.init) / "vae" / "vae.safetensors")
-    state = make_state(
-        network,
-        average=settings.average,
-        weight_decay=settings.weight_decay,
-        device=device,
-        optimizer=settings.optimizer,
-    )
+    state = make_state(network, settings, device)
     journal = Journal(out / "log.jsonl", report)
-    if checkpoint.restore(out / "checkpoint.safetensors", state, settings):
-        journal(Progress(stage="resume", step=state.step, steps=settings.steps))
+    checkpoint.resume(out / "checkpoint.safetensors", state, settings, journal)
     check = make_check(settings, out, journal, device)
 
     def save() -> None:
