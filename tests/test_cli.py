@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
@@ -81,6 +82,17 @@ def test_a_photo_becomes_a_clip_of_the_next_free_name(
     assert len(Clip.open("cat.mp4").frames) == 4
 
 
+def test_what_is_done_within_a_memory_limit_is_told_once(
+    kinora: Kinora, folder: Path, model: Path
+) -> None:
+    write_photo(folder / "cat.png")
+    asked = ("animate", "cat.png", "--model", model, "--memory", "2GiB", "--seeds", 2)
+    told = kinora(*asked, "-o", "a").err
+    assert re.findall(r"Memory: \d+ MiB of 2\.0 GiB \(.*\); all networks stay in memory", told)
+    assert told.count("Memory") == 1
+    assert kinora(*asked, "-o", "b", "--quiet").err == ""
+
+
 def test_every_option_reaches_the_recipe_and_the_recipe_makes_the_clip_again(
     kinora: Kinora, folder: Path, model: Path
 ) -> None:
@@ -88,7 +100,7 @@ def test_every_option_reaches_the_recipe_and_the_recipe_makes_the_clip_again(
     options = (
         "--frames 3 --size 32x40 --steps 2 --fps 9 --motion 30 --noise-aug 0.1 --guidance 1:2.5 "
         "--seed 5 --guidance-interval 0.1:50 --sampler heun --schedule exponential --fit pad "
-        "--decode-chunk 2"
+        "--decode-chunk 2 --quality draft --guidance-every 4 --inner-every 3"
     )
     assert kinora("animate", "cat.png", "--model", model, "-o", "a", *options.split()).code == 0
     told = json.loads(kinora("info", "a", "--json").out)
@@ -102,7 +114,10 @@ def test_every_option_reaches_the_recipe_and_the_recipe_makes_the_clip_again(
         "noise_aug": 0.1,
         "guidance": [1.0, 2.5],
         "seed": 5,
+        "quality": "draft",
         "guidance_interval": [0.1, 50.0],
+        "guidance_every": 4,
+        "inner_every": 3,
         "sampler": "heun",
         "schedule": "exponential",
         "fit": "pad",
@@ -366,7 +381,7 @@ def test_help_states_the_defaults_that_hold() -> None:
                 value = getattr(settings, field.name)
                 assert type(value)(said[field.name]) == value, field.name
     options = {option.name: option for option in groups.commands["animate"].params}
-    assert options["quality"].default == str(DEFAULT_QUALITY)
+    assert options["video_quality"].default == str(DEFAULT_QUALITY)
     assert options["model"].default == NANO.name
     assert tuple(DTYPES) == check.PRECISIONS
     assert tuple(PUBLISHED) == check.VARIANTS

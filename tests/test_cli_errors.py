@@ -111,8 +111,12 @@ def test_the_smallest_photo_and_the_shortest_clip_work(
         ("--sampler ddim", "sampler 'ddim': must be one of euler"),
         ("--fit squeeze", "fit 'squeeze': must be one of crop"),
         ("--decode-chunk 0", "decode_chunk 0: must be"),
-        ("--quality 11", "quality 11: must be a whole number from 1 to 10"),
+        ("--quality best", "quality 'best': must be one of exact, balanced, fast, draft"),
+        ("--inner-every 0", "inner_every 0: must be a whole number from 1 to 100"),
+        ("--guidance-every x", "guidance_every"),
+        ("--video-quality 11", "video_quality 11: must be a whole number from 1 to 10"),
         ("--device tpu", "device 'tpu': must be cpu, cuda"),
+        ("--memory lots", "memory 'lots': must be an amount such as 6GiB"),
         ("--dtype float8", "dtype 'float8': must be one of float16"),
         ("--vae-dtype float8", "vae_dtype 'float8': must be one of float16"),
         ("--variant svd-xl", "variant 'svd-xl': must be one of svd"),
@@ -140,6 +144,7 @@ def test_without_a_photo_or_with_an_unknown_command_usage_is_shown(kinora: Kinor
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ("--memory 5MB", "not enough memory: .* frames of .* take at least .* there are 5 MiB"),
         ("--model no-such-model", "no-such-model: no such file .* Known are nano, svd, svd-xt"),
         ("--model no/such.safetensors", "no/such.safetensors: no such file"),
         ("-o clip.avi", "clip.avi: .avi is no kind of video"),

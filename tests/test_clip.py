@@ -14,7 +14,7 @@ FRAMES = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), dtype=np.uint
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.gif", "a.webp", "a"])
 def test_a_saved_clip_comes_back_with_its_recipe(name: str, tmp_path: Path) -> None:
     clip = Clip(FRAMES, 7, {"seed": 3, "size": (48, 32)})
-    again = Clip.open(clip.save(tmp_path / name, quality=9))
+    again = Clip.open(clip.save(tmp_path / name, video_quality=9))
     assert again.frames.shape == clip.frames.shape
     assert again.fps == 7
     assert again.recipe == clip.recipe == {"seed": 3, "size": [48, 32]}

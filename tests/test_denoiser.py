@@ -108,6 +108,27 @@ def test_guidance_is_left_out_beyond_its_interval() -> None:
         torch.testing.assert_close(within(x, sigma), follows(x, sigma))
 
 
+def test_guidance_computed_at_every_nth_call_is_used_again_in_between() -> None:
+    told, (x, sigma) = condition(), latents()
+    scale = torch.rand(B, T) * 4
+    rows: list[int] = []
+
+    def counting(x: Tensor, c_noise: Tensor, told: Condition) -> Tensor:
+        rows.append(len(told.vector))
+        return toy(x, c_noise, told)
+
+    sparing = guided(counting, told, scale, every=3)
+    always = guided(toy, told, scale)
+    for _ in range(7):
+        torch.testing.assert_close(sparing(x, sigma), always(x, sigma))
+    assert rows == [2 * B, B, B, 2 * B, B, B, 2 * B]
+
+    moved = x + 1
+    given, given_before = (precondition(toy, told)(at, sigma) for at in (moved, x))
+    kept = always(x, sigma) - given_before
+    torch.testing.assert_close(sparing(moved, sigma) - given, kept)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_network_in_half_precision_gives_latents_in_full(dtype: torch.dtype) -> None:
     seen: list[torch.dtype] = []

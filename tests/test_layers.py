@@ -13,11 +13,12 @@ ROOT = Path(kinora.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("types", "device"),
+    ("types", "device", "amounts"),
     ("config", "pixels"),
     ("request", "models", "diffusion", "media", "synthetic"),
     ("weights", "clip", "noise"),
-    ("runtime", "events"),
+    ("runtime",),
+    ("events",),
     ("pipeline",),
     ("train", "compat", "serve", "curate", "evaluate"),
     ("cli",),

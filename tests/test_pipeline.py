@@ -15,7 +15,7 @@ from kinora.events import Decoded, Done, Encoded, Sampled
 from kinora.noise import Draws
 from kinora.pipeline import Pipeline
 from kinora.pixels import quantise
-from kinora.request import SAMPLERS, SCHEDULES, Request
+from kinora.request import QUALITIES, SAMPLERS, SCHEDULES, Request
 from tests.tiny import tiny_pipeline
 
 WIDE = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
@@ -134,6 +134,20 @@ def test_every_sampler_gives_a_seed_one_clip_whatever_else_is_made(
     requests = [Request(image=WIDE, seed=seed, sampler=sampler) for seed in (3, 4)]
     alone = pipe.animate_batch(requests[1:])[0]
     assert alone.recipe["request"]["sampler"] == sampler
+    assert near(alone.frames, pipe.animate_batch(requests)[1].frames)
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+@pytest.mark.parametrize("wish", [{}, {"inner_every": 2, "guidance_every": 3}], ids=["", "reused"])
+def test_every_quality_gives_a_seed_one_clip_whatever_else_is_made(
+    pipe: Pipeline, quality: str, wish: dict[str, Any]
+) -> None:
+    requests = [
+        Request(image=WIDE, seed=seed, quality=quality, guidance=(1.0, float(seed)), **wish)
+        for seed in (3, 4)
+    ]
+    alone = pipe.animate_batch(requests[1:])[0]
+    assert alone.recipe["request"]["quality"] == quality
     assert near(alone.frames, pipe.animate_batch(requests)[1].frames)
 
 

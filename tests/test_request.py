@@ -21,7 +21,7 @@ from kinora.config import (
     config_to_dict,
 )
 from kinora.errors import CheckpointError, RequestError
-from kinora.request import SAMPLERS, SCHEDULES, Request, agree
+from kinora.request import QUALITIES, SAMPLERS, SCHEDULES, Request, agree
 
 MODELS = [NANO, SVD, SVD_XT, SVD_XT_1_1, TINY]
 
@@ -45,6 +45,9 @@ MODELS = [NANO, SVD, SVD_XT, SVD_XT_1_1, TINY]
         ("size", (0, 64)),
         ("guidance_interval", (2.0, 1.0)),
         ("guidance_interval", (-1.0, 1.0)),
+        ("guidance_every", 0),
+        ("inner_every", 101),
+        ("quality", "best"),
         ("sampler", "nobody"),
         ("schedule", "never"),
         ("fit", "squeeze"),
@@ -142,6 +145,30 @@ def test_a_size_that_the_model_cannot_make_names_the_nearest() -> None:
 def test_more_frames_than_trained_are_allowed_with_a_word() -> None:
     assert not Request(image="photo.jpg", frames=25).cautions(SVD_XT)
     assert "25" in Request(image="photo.jpg", frames=26).cautions(SVD_XT)[0]
+
+
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_a_quality_chooses_what_is_left_open(quality: str) -> None:
+    chosen = QUALITIES[quality]
+    plan = Request(image="photo.jpg", quality=quality, seed=1).resolved(SVD, (4, 3))
+    assert {name: getattr(plan, name) for name in chosen} == chosen
+    assert plan.quality == quality
+    mine: dict[str, Any] = {
+        "sampler": "heun", "steps": 77, "schedule": "ays", "guidance_every": 9, "inner_every": 8,
+        "guidance_interval": (1.0, 2.0),
+    }  # fmt: skip
+    plan = Request(image="photo.jpg", quality=quality, **mine).resolved(SVD, (4, 3))
+    assert {name: getattr(plan, name) for name in mine} == mine
+
+
+def test_exact_is_the_default_quality_and_takes_no_short_cut() -> None:
+    exact, default = (
+        Request(image="photo.jpg", quality=quality, seed=1).resolved(SVD, (4, 3))
+        for quality in ("exact", None)
+    )
+    assert exact == default
+    assert (exact.sampler, exact.steps, exact.schedule) == ("euler", SVD.steps, "karras")
+    assert (exact.guidance_every, exact.inner_every, exact.guidance_interval) == (1, 1, None)
 
 
 def test_a_batch_must_agree() -> None:

@@ -8,7 +8,8 @@ from torch import nn
 
 from kinora.config import NANO, TINY, ModelConfig, UNetConfig, VAEConfig
 from kinora.models import VideoAutoencoder, VideoUNet
-from kinora.runtime import PreparedUNet, decode, decoder
+from kinora.runtime import PreparedUNet, Reusing, decode, decoder
+from kinora.runtime import unet as runtime_unet
 from kinora.types import Condition
 from tests.tiny import enliven
 
@@ -74,6 +75,36 @@ def test_what_is_kept_of_a_clip_is_not_used_for_another() -> None:
         for level in (0.3, -1.0):
             noise = torch.tensor([level])
             torch.testing.assert_close(running(x, noise, condition), plain(x, noise, condition))
+
+
+@pytest.mark.parametrize("left", [1, 2, 3])
+def test_a_unet_parted_anywhere_among_its_last_blocks_is_the_unet(left: int) -> None:
+    unet = lively(VideoUNet(MID.unet))
+    told = unet.embed(torch.zeros(2), torch.ones(2, 3)), torch.randn(2, 1, 32), 3
+    x = torch.randn(6, 64, 8, 8)
+    inner, skips = unet.inner(x, *told, left)
+    assert len(skips) == left
+    torch.testing.assert_close(unet.outer(inner, skips, *told), unet.trunk(x, *told))
+
+
+@pytest.mark.parametrize("outer", [1, 2, 3])
+def test_what_inner_blocks_gave_is_used_again(monkeypatch: pytest.MonkeyPatch, outer: int) -> None:
+    """Where nothing has changed since they were computed, nothing changes; and they don't run."""
+    monkeypatch.setattr(runtime_unet, "OUTER", outer)
+    prepared = PreparedUNet(lively(VideoUNet(MID.unet)))
+    runs: list[str] = []
+    prepared.unet.middle.register_forward_hook(lambda *_: runs.append("middle"))
+    reusing = Reusing(prepared, every=3)
+    x, noise = torch.randn(1, 2, 4, 8, 8), torch.tensor([0.3])
+    conditions = [told(MID.unet, clips, torch.float32, (8, 8)) for clips in (1, 2)]
+    for _ in range(4):
+        for condition in conditions:
+            torch.testing.assert_close(reusing(x, noise, condition), prepared(x, noise, condition))
+    assert len(runs) == len(conditions) * (2 + 4)
+
+    fresh, kept = prepared(x + 1, noise, conditions[0]), reusing(x + 1, noise, conditions[0])
+    assert (fresh - kept).abs().max() > 1e-4, "the inner blocks have a say"
+    assert (kept - prepared(x, noise, conditions[0])).abs().max() > 1e-4, "so have the outer ones"
 
 
 def test_preparing_changes_no_weight() -> None:

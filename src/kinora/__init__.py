@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         OutputError,
         RequestError,
     )
-    from kinora.events import Decoded, Done, Encoded, Event, Sampled
+    from kinora.events import Decoded, Done, Encoded, Event, Planned, Sampled
     from kinora.pipeline import Pipeline, load
     from kinora.request import Request
 
@@ -49,6 +49,7 @@ __all__ = [
     "OccupiedError",
     "OutputError",
     "Pipeline",
+    "Planned",
     "Request",
     "RequestError",
     "Sampled",
@@ -68,7 +69,7 @@ _HOMES = {
         "OutputError",
         "RequestError",
     ),
-    "events": ("Decoded", "Done", "Encoded", "Event", "Sampled"),
+    "events": ("Decoded", "Done", "Encoded", "Event", "Planned", "Sampled"),
     "pipeline": ("Pipeline", "load"),
     "request": ("Request",),
 }

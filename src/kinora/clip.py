@@ -43,26 +43,26 @@ class Clip:
         """Width and height in pixels."""
         return self.frames.shape[2], self.frames.shape[1]
 
-    def save(self, path: str | Path, *, overwrite: bool = False, quality: int = 8) -> Path:
+    def save(self, path: str | Path, *, overwrite: bool = False, video_quality: int = 8) -> Path:
         """Save the clip, with its recipe inside, in the format that the suffix says.
 
         path: .mp4 (H.264), .webm (VP9), .gif, .webp (animated), or no suffix: a folder of PNGs.
             Missing folders are made.
         overwrite: replace what has this name.
-        quality: 1 (small) to 10 (good), for .mp4, .webm and .webp.
+        video_quality: 1 (small) to 10 (good), for .mp4, .webm and .webp.
         Returns the path. Raises OutputError when the name is taken, its suffix unknown, or
         writing fails; then nothing is left behind.
         """
         return write_video(
-            path, self.frames, self.fps, self.recipe, quality=quality, overwrite=overwrite
+            path, self.frames, self.fps, self.recipe, quality=video_quality, overwrite=overwrite
         )
 
-    def save_free(self, path: str | Path, *, quality: int = 8) -> Path:
+    def save_free(self, path: str | Path, *, video_quality: int = 8) -> Path:
         """Save the clip under this name or, if it is taken, the next free one (photo-2.mp4).
 
         Returns the name it got. Otherwise like `save`.
         """
-        return write_video_free(path, self.frames, self.fps, self.recipe, quality=quality)
+        return write_video_free(path, self.frames, self.fps, self.recipe, quality=video_quality)
 
     @staticmethod
     def open(path: str | Path) -> "Clip":

@@ -4,9 +4,17 @@ from typing import NamedTuple
 
 from kinora.clip import Clip
 from kinora.request import Plan
+from kinora.runtime import MemoryPlan
 from kinora.types import Latents
 
-__all__ = ["Decoded", "Done", "Encoded", "Event", "Sampled"]
+__all__ = ["Decoded", "Done", "Encoded", "Event", "Planned", "Sampled"]
+
+
+class Planned(NamedTuple):
+    """Memory was counted, which is left out where there is plenty."""
+
+    memory: MemoryPlan
+    """What is done to stay within it."""
 
 
 class Encoded(NamedTuple):
@@ -40,4 +48,4 @@ class Done(NamedTuple):
     clips: tuple[Clip, ...]
 
 
-Event = Encoded | Sampled | Decoded | Done
+Event = Planned | Encoded | Sampled | Decoded | Done

@@ -11,16 +11,27 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from kinora import __version__
+from kinora.amounts import parse_bytes
 from kinora.clip import Clip
 from kinora.device import pick_device, pick_dtype
 from kinora.diffusion import ALWAYS, SAMPLERS, SCHEDULES, STOCHASTIC, Noise, guided
 from kinora.errors import KinoraWarning
-from kinora.events import Decoded, Done, Encoded, Event, Sampled
+from kinora.events import Decoded, Done, Encoded, Event, Planned, Sampled
 from kinora.media import fit, load_photo
 from kinora.noise import Draws
 from kinora.pixels import quantise, to_pixels
 from kinora.request import Photo, Plan, Request, agree
-from kinora.runtime import PreparedUNet, decode, free_memory
+from kinora.runtime import (
+    Job,
+    MemoryPlan,
+    PreparedUNet,
+    Residency,
+    Reusing,
+    ample,
+    choose,
+    decode,
+    free_memory,
+)
 from kinora.types import Condition, Frames, Images, Latents, PerClip, Step
 from kinora.weights import DEFAULT_HUB, Hub, Networks, load_networks
 
@@ -34,6 +45,8 @@ def load(
     dtype: str | None = None,
     vae_dtype: str | None = None,
     variant: str | None = None,
+    memory: str | int | None = None,
+    wait: bool = True,
     hub: Hub = DEFAULT_HUB,
 ) -> "Pipeline":
     """Load a model, ready to run.
@@ -44,11 +57,18 @@ def load(
     dtype: "float16", "bfloat16" or "float32"; float16 on CUDA, else float32, when left out.
     vae_dtype: precision of decoding; `dtype` when left out (the original decodes in float32).
     variant: which published model a single file holds, for files that don't tell.
+    memory: how much may be held at most ("6GiB", or bytes): on a GPU by torch, on a CPU by the
+        process; what is free when left out. Where it is too little for all networks at once, each
+        is loaded when it works.
+    wait: until all weights are loaded; otherwise the first steps may begin meanwhile, and damage to
+        the weights is told by the step that needs them.
     hub: revision, cache folder and token, where the hub is asked.
-    Raises CheckpointError or DeviceError; what the user should hear comes as a KinoraWarning.
+    Raises CheckpointError, DeviceError or RequestError; what the user should hear comes as a
+    KinoraWarning.
     """
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
+    limit = None if memory is None else parse_bytes("memory", memory)
     networks = load_networks(
         source,
         device=where,
@@ -56,26 +76,56 @@ def load(
         vae_dtype=None if vae_dtype is None else pick_dtype(vae_dtype, where),
         variant=variant,
         hub=hub,
+        empty=True,
     )
     for note in networks.notes:
         warnings.warn(note, KinoraWarning, stacklevel=2)
-    return Pipeline(networks, PreparedUNet(networks.unet))
+    pipeline = Pipeline(networks, PreparedUNet(networks.unet), memory=limit)
+    pipeline.fill(wait=wait)
+    return pipeline
 
 
 class Pipeline:
     """A loaded model. `animate` does all; `encode`, `sample` and `decode` are its steps."""
 
-    def __init__(self, networks: Networks, unet: PreparedUNet | None = None) -> None:
-        """unet: the network prepared to run, where its weights stay as they are."""
+    def __init__(
+        self,
+        networks: Networks,
+        unet: PreparedUNet | None = None,
+        *,
+        memory: int | None = None,
+    ) -> None:
+        """unet: the network prepared to run, where its weights stay as they are.
+
+        memory: bytes that may be held; what is free when left out.
+        """
         self.networks = networks
+        self.memory = memory
         self.config = networks.config
         self.unet, self.vae = unet or networks.unet, networks.vae
         self.image_encoder = networks.image_encoder
         self.fingerprint = networks.fingerprint
+        self.residency = Residency(networks, self.unet)
+
+    def fill(self, *, wait: bool = True) -> None:
+        """Load what isn't, if all networks fit together; else each comes when it works.
+
+        wait: until all is loaded; otherwise the first networks may work meanwhile.
+        Raises CheckpointError when weights turn out to be damaged.
+        """
+        if self.residency.total <= 0.9 * self.budget:
+            self.residency.fill(wait=wait)
+
+    @property
+    def budget(self) -> int:
+        """Bytes that may be held."""
+        if self.memory is not None:
+            return self.memory
+        return self.residency.held + free_memory(self.device)
 
     @property
     def device(self) -> torch.device:
-        return self.unet.conv_in.weight.device
+        return self.residency.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -93,7 +143,10 @@ class Pipeline:
         noise_aug: float | None = None,
         guidance: tuple[float, float] | None = None,
         seed: int | None = None,
+        quality: str | None = None,
         guidance_interval: tuple[float, float] | None = None,
+        guidance_every: int | None = None,
+        inner_every: int | None = None,
         sampler: str | None = None,
         schedule: str | None = None,
         fit: str | None = None,
@@ -110,7 +163,10 @@ class Pipeline:
             noise_aug=noise_aug,
             guidance=guidance,
             seed=seed,
+            quality=quality,
             guidance_interval=guidance_interval,
+            guidance_every=guidance_every,
+            inner_every=inner_every,
             sampler=sampler,
             schedule=schedule,
             fit=fit,
@@ -142,6 +198,9 @@ class Pipeline:
         for caution in dict.fromkeys(c for request in asked for c in request.cautions(self.config)):
             warnings.warn(caution, KinoraWarning, stacklevel=2)
 
+        memory = self._plan_memory(plans)
+        if memory is not None:
+            yield Planned(memory)
         draws = [Draws(plan, self.config) for plan in plans]
         condition = self.encode(
             to_pixels([fit(p, shared.size, shared.fit) for p in photos]),
@@ -163,9 +222,12 @@ class Pipeline:
             steps=shared.steps,
             guidance=scale,
             interval=shared.guidance_interval or ALWAYS,
+            guidance_every=shared.guidance_every,
+            inner_every=shared.inner_every,
             sampler=shared.sampler,
             schedule=shared.schedule,
             fresh=fresh,
+            apart=memory is not None and memory.apart,
         )
         for index, step in enumerate(steps, start=1):
             latents = step.x
@@ -173,7 +235,8 @@ class Pipeline:
 
         clips: list[list[np.ndarray]] = [[] for _ in plans]
         done = 0
-        for part in self.decode(latents, shared.decode_chunk):
+        keep = None if memory is None else memory.keep
+        for part in self.decode(latents, shared.decode_chunk, keep=keep):
             for clip, frames in zip(clips, quantise(part), strict=True):
                 clip.append(frames)
             done += part.shape[1]
@@ -184,6 +247,30 @@ class Pipeline:
                 for clip, plan in zip(clips, plans, strict=True)
             )
         )
+
+    def _plan_memory(self, plans: Sequence[Plan]) -> MemoryPlan | None:
+        """What to do to stay within memory, and do it; nothing to think of where there is plenty.
+
+        Raises DeviceError when there is too little, whatever is done.
+        """
+        shared, budget = plans[0], self.budget
+        job = Job(
+            config=self.config,
+            dtype=self.dtype,
+            vae_dtype=next(self.vae.decoder.parameters()).dtype,
+            clips=len(plans),
+            frames=shared.frames,
+            width=shared.size[0],
+            height=shared.size[1],
+            guided=any(plan.guidance != (1.0, 1.0) for plan in plans),
+            device=self.device.type,
+        )
+        if self.memory is None and ample(job, budget):
+            self.residency.follow(turns=False, streaming=False)
+            return None
+        memory = choose(job, budget, reread=self.residency.source is not None)
+        self.residency.follow(turns=memory.turns, streaming=memory.streaming)
+        return memory
 
     @torch.no_grad()
     def encode(
@@ -206,10 +293,13 @@ class Pipeline:
         images = images.to(self.device)
         noise_aug = noise_aug.to(self.device)
         noisy = images + noise_aug[:, None, None, None] * pixel_noise.to(self.device)
-        mode, _ = self.vae.encode(noisy).chunk(2, dim=1)
+        with self.residency.hold("vae"):
+            moments = torch.cat([self.vae.encode(image) for image in torch.split(noisy, 1)])
+        with self.residency.hold("image_encoder"):
+            embedding = self.image_encoder(images) if context is None else context
         return Condition(
-            image=mode[:, None],
-            context=self.image_encoder(images) if context is None else context,
+            image=moments.chunk(2, dim=1)[0][:, None],
+            context=embedding,
             vector=torch.stack([fps.to(self.device) - 1, motion.to(self.device), noise_aug], dim=1),
         )
 
@@ -221,39 +311,55 @@ class Pipeline:
         steps: int,
         guidance: Float[Tensor, "b t"],
         interval: tuple[float, float] = ALWAYS,
+        guidance_every: int = 1,
+        inner_every: int = 1,
         sampler: str = "euler",
         schedule: str = "karras",
         fresh: Noise | None = None,
+        apart: bool = False,
     ) -> Iterator[Step]:
         """Walk from unit normal noise to clean latents; the last step's `x` is the result.
 
         noise: fp32. guidance: the scale of each frame. interval: noise levels with guidance.
+        guidance_every, inner_every: calls after which guidance and the network's inner blocks are
+            computed anew.
         fresh: where a sampler that adds noise on the way takes it from; torch's own generator
             when left out.
+        apart: compute the halves of guidance one after the other, in half the memory.
         """
         config, noise = self.config, noise.to(self.device)
         levels = SCHEDULES[schedule](steps, config.sigma_min, config.sigma_max, config.rho)
         x = noise * (1 + levels[0] ** 2) ** 0.5
-        denoise = guided(self.unet, condition, guidance.to(self.device), interval)
-        if sampler in SAMPLERS:
-            return SAMPLERS[sampler](denoise, x, levels)
-        return STOCHASTIC[sampler](denoise, x, levels, fresh or partial(torch.randn_like, noise))
+        network = self.unet
+        if inner_every > 1:
+            prepared = isinstance(network, PreparedUNet)
+            network = Reusing(network if prepared else PreparedUNet(network), inner_every)
+        scale = guidance.to(self.device)
+        denoise = guided(network, condition, scale, interval, guidance_every, apart)
+        with self.residency.hold("unet"):
+            if sampler in SAMPLERS:
+                yield from SAMPLERS[sampler](denoise, x, levels)
+            else:
+                fresh = fresh or partial(torch.randn_like, noise)
+                yield from STOCHASTIC[sampler](denoise, x, levels, fresh)
 
-    def decode(self, latents: Latents, chunk: int | None = None) -> Iterator[Frames]:
+    def decode(
+        self, latents: Latents, chunk: int | None = None, *, keep: int | None = None
+    ) -> Iterator[Frames]:
         """Frames of every clip, `chunk` at a time, fp32 and not clamped.
 
         The whole clip at once is the definition of right, and takes little more memory than its
         frames' features do. In chunks the frames at the borders don't see each other, and the
         norms along time see less: pixels change, as they do in other libraries.
+        keep: bytes of intermediate results that may be held rather than computed twice; a quarter
+            of what is free when left out.
         """
         frames = latents.shape[1]
-        for start in range(0, frames, chunk or frames):
-            yield self._decode(latents[:, start : start + (chunk or frames)])
-
-    @torch.no_grad()
-    def _decode(self, latents: Latents) -> Frames:
-        spare = free_memory(self.device) // 4
-        return decode(self.vae, latents / self.config.vae.scale, keep=spare).float()
+        spare = free_memory(self.device) // 4 if keep is None else keep
+        with self.residency.hold("vae"):
+            for start in range(0, frames, chunk or frames):
+                part = latents[:, start : start + (chunk or frames)] / self.config.vae.scale
+                yield decode(self.vae, part, keep=spare).float()
 
     def preview(self, denoised: Latents, frame: int = -1) -> UInt8[np.ndarray, "b height width 3"]:
         """One frame of each clip of a clean estimate, decoded by itself, quickly."""

@@ -14,7 +14,17 @@ from typing import Any, Final, TypeVar
 from kinora.config import ModelConfig
 from kinora.errors import RequestError
 
-__all__ = ["FITS", "SAMPLERS", "SCHEDULES", "Photo", "Plan", "Request", "agree", "draw_seed"]
+__all__ = [
+    "FITS",
+    "QUALITIES",
+    "SAMPLERS",
+    "SCHEDULES",
+    "Photo",
+    "Plan",
+    "Request",
+    "agree",
+    "draw_seed",
+]
 
 Photo = Any
 """A path, the bytes of an image file, a PIL image, or a uint8 array [h, w, 3]."""
@@ -23,9 +33,18 @@ SAMPLERS: Final = ("euler", "heun", "dpmpp-2m", "adams", "dpmpp-2m-sde", "consis
 SCHEDULES: Final = ("karras", "exponential", "ays", "consistency")
 FITS: Final = ("crop", "pad", "stretch")
 
+QUALITIES: Final[dict[str, dict[str, Any]]] = {
+    "exact": {},
+    "balanced": {"sampler": "adams", "steps": 14},
+    "fast": {"sampler": "adams", "steps": 8, "guidance_every": 2},
+    "draft": {"sampler": "adams", "steps": 5, "guidance_every": 2},
+}
+"""What each quality asks for where a request doesn't; docs/performance.md has their errors."""
+
 MAX_SIDE: Final = 4096
 SHARED: Final = (
-    "frames", "size", "steps", "sampler", "schedule", "guidance_interval", "fit", "decode_chunk",
+    "frames", "size", "steps", "sampler", "schedule", "guidance_interval", "guidance_every",
+    "inner_every", "fit", "decode_chunk",
 )  # fmt: skip
 """What the requests of one batch must agree on."""
 
@@ -53,9 +72,17 @@ class Request:
     """Guidance scale of the first and of the last frame, each 0–100."""
     seed: int | None = None
     """0 to 2⁶³ − 1; drawn when left out."""
+    quality: str | None = None
+    """One of `QUALITIES`: how near the clip comes to the one of a sampler in its default steps,
+    "exact" when left out. It is a set of choices for the fields below that are left out."""
     guidance_interval: tuple[float, float] | None = None
     """Lowest and highest noise level at which there is guidance; at all of them when left out.
     Beyond them half the work is saved, and the clip changes."""
+    guidance_every: int | None = None
+    """At which calls of the network guidance is computed anew, 1–100: at every one, every second
+    … In between, the last one is used again: half the work is saved, and the clip changes."""
+    inner_every: int | None = None
+    """At which calls the network's inner blocks are computed anew, 1–100; likewise."""
     sampler: str | None = None
     """One of `SAMPLERS`."""
     schedule: str | None = None
@@ -74,6 +101,8 @@ class Request:
         _integer("motion", self.motion, 0, 255)
         _integer("seed", self.seed, 0, 2**63 - 1)
         _integer("decode_chunk", self.decode_chunk, 1, 256, "frames")
+        _integer("guidance_every", self.guidance_every, 1, 100, "calls")
+        _integer("inner_every", self.inner_every, 1, 100, "calls")
         _number("noise_aug", self.noise_aug, 0, 1)
         if self.guidance is not None:
             scales = _pair("guidance", self.guidance, "two scales such as 1:3")
@@ -92,6 +121,7 @@ class Request:
             for side in (width, height):
                 _integer("size", side, 1, MAX_SIDE, "pixels a side")
             object.__setattr__(self, "size", (width, height))
+        _choice("quality", self.quality, tuple(QUALITIES))
         _choice("sampler", self.sampler, SAMPLERS)
         _choice("schedule", self.schedule, SCHEDULES)
         _choice("fit", self.fit, FITS)
@@ -112,20 +142,25 @@ class Request:
                 f"size {size[0]}x{size[1]}: width and height must be multiples of {multiple} for "
                 f"{config.name}; the nearest is {near[0]}x{near[1]}"
             )
-        sampler = _or(self.sampler, "euler")
+        quality = _or(self.quality, "exact")
+        chosen = QUALITIES[quality]
+        sampler = _or(self.sampler, chosen.get("sampler", "euler"))
         return Plan(
             image=self.image,
             frames=_or(self.frames, config.frames),
             size=size,
-            steps=_or(self.steps, config.steps),
+            steps=_or(self.steps, chosen.get("steps", config.steps)),
             fps=_or(self.fps, config.fps),
             motion=_or(self.motion, config.motion),
             noise_aug=float(_or(self.noise_aug, config.noise_aug)),
             guidance=_or(self.guidance, config.guidance),
             seed=draw_seed() if self.seed is None else self.seed,
-            guidance_interval=self.guidance_interval,
+            quality=quality,
+            guidance_interval=_or(self.guidance_interval, chosen.get("guidance_interval")),
+            guidance_every=_or(self.guidance_every, chosen.get("guidance_every", 1)),
+            inner_every=_or(self.inner_every, chosen.get("inner_every", 1)),
             sampler=sampler,
-            schedule=_or(self.schedule, "consistency" if sampler == "consistency" else "karras"),
+            schedule=_or(self.schedule, _schedule(sampler, chosen)),
             fit=_or(self.fit, "crop"),
             decode_chunk=self.decode_chunk,
         )
@@ -159,7 +194,10 @@ class Plan:
     noise_aug: float
     guidance: tuple[float, float]
     seed: int
+    quality: str
     guidance_interval: tuple[float, float] | None
+    guidance_every: int
+    inner_every: int
     sampler: str
     schedule: str
     fit: str
@@ -205,6 +243,10 @@ def default_size(config: ModelConfig, photo_size: tuple[int, int]) -> tuple[int,
     shapes = ((long, short), (short, long), (side, side))
     ratio = math.log(photo_size[0] / photo_size[1])
     return min(shapes, key=lambda s: abs(math.log(s[0] / s[1]) - ratio))
+
+
+def _schedule(sampler: str, chosen: dict[str, Any]) -> str:
+    return "consistency" if sampler == "consistency" else chosen.get("schedule", "karras")
 
 
 def _or(value: T | None, default: T) -> T:

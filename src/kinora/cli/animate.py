@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kinora.amounts import parse_bytes
 from kinora.cli import options
 from kinora.cli.check import (
     PRECISIONS,
@@ -47,16 +48,20 @@ def animate(
     guidance: options.Guidance = None,
     seed: options.Seed = None,
     seeds: options.Seeds = "1",
+    quality: options.Quality = None,
     guidance_interval: options.GuidanceInterval = None,
+    guidance_every: options.GuidanceEvery = None,
+    inner_every: options.InnerEvery = None,
     sampler: options.Sampler = None,
     schedule: options.Schedule = None,
     fit: options.Fit = None,
     decode_chunk: options.DecodeChunk = None,
-    quality: options.Quality = "8",
+    video_quality: options.VideoQuality = "8",
     device: options.Device = None,
     dtype: options.DType = None,
     vae_dtype: options.VaeDType = None,
     variant: options.Variant = None,
+    memory: options.Memory = None,
     yes: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -81,6 +86,9 @@ def animate(
         guidance=parse_range("guidance", guidance, "1:3"),
         seed=parse_integer("seed", seed),
         guidance_interval=parse_range("guidance_interval", guidance_interval, "0.1:50"),
+        quality=quality,
+        guidance_every=parse_integer("guidance_every", guidance_every),
+        inner_every=parse_integer("inner_every", inner_every),
         sampler=sampler,
         schedule=schedule,
         fit=fit,
@@ -90,8 +98,10 @@ def animate(
     check_choice("dtype", dtype, PRECISIONS)
     check_choice("vae_dtype", vae_dtype, PRECISIONS)
     check_choice("variant", variant, VARIANTS)
+    limit = None if memory is None else parse_bytes("memory", memory)
     count = parse_count("seeds", seeds, 10_000)
-    printing = Printing(json, on_terminal() and not quiet, parse_count("quality", quality, 10), yes)
+    file_quality = parse_count("video_quality", video_quality, 10)
+    printing = Printing(json, on_terminal() and not quiet, quiet, file_quality, yes)
     check_model(model)
     jobs = plan(asked, find_photos(photos), count, output, overwrite=yes)
     check_photos(asked, [job.photo for job in jobs[::count]], model)
@@ -104,7 +114,13 @@ def animate(
         from kinora.cli.making import make_clips
 
         loaded = pipeline.load(
-            model, device=device, dtype=dtype, vae_dtype=vae_dtype, variant=variant
+            model,
+            device=device,
+            dtype=dtype,
+            vae_dtype=vae_dtype,
+            variant=variant,
+            memory=limit,
+            wait=False,
         )
         make_clips(loaded, jobs, printing)
 

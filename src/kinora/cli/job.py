@@ -22,5 +22,6 @@ class Printing(NamedTuple):
 
     json: bool
     bars: bool
-    quality: int
+    quiet: bool
+    video_quality: int
     overwrite: bool

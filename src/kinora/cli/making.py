@@ -3,14 +3,14 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kinora.cli.display import Tell, display
 from kinora.cli.job import Job, Printing
-from kinora.cli.say import result
+from kinora.cli.say import remark, result
 from kinora.clip import Clip
-from kinora.events import Decoded, Done, Encoded, Sampled
+from kinora.events import Decoded, Done, Encoded, Planned, Sampled
 from kinora.pipeline import Pipeline
 
 __all__ = ["make_clips"]
@@ -19,26 +19,37 @@ __all__ = ["make_clips"]
 def make_clips(pipeline: Pipeline, jobs: Sequence[Job], printing: Printing) -> None:
     """Make the clips one after the other, which a seed's result doesn't depend on, and save each
     as soon as it is there."""
+    said: set[str] = set()
+
+    def say(text: str) -> None:
+        if text not in said and not printing.quiet:
+            said.add(text)
+            remark(text)
+
     with display(shown=printing.bars, clips=len(jobs)) as tell:
         for job in jobs:
             started = time.perf_counter()
-            clip = make(pipeline, job, tell)
+            clip = make(pipeline, job, tell, say)
             tell(f"saving {job.photo.name}", 0, 0)
             if job.place.named:
                 path = clip.save(
-                    job.place.path, overwrite=printing.overwrite, quality=printing.quality
+                    job.place.path,
+                    overwrite=printing.overwrite,
+                    video_quality=printing.video_quality,
                 )
             else:
-                path = clip.save_free(job.place.path, quality=printing.quality)
+                path = clip.save_free(job.place.path, video_quality=printing.video_quality)
             show(path, job, clip, time.perf_counter() - started, printing)
 
 
-def make(pipeline: Pipeline, job: Job, tell: Tell) -> Clip:
-    """Make one clip, telling of every step."""
+def make(pipeline: Pipeline, job: Job, tell: Tell, say: Callable[[str], None]) -> Clip:
+    """Make one clip, telling of every step, and saying how memory is kept within bounds."""
 
     tell(f"encoding {job.photo.name}", 0, 0)
     for event in pipeline.stream(job.request):
         match event:
+            case Planned(memory=memory):
+                say(f"Memory: {memory}")
             case Encoded(plans=(plan,)):
                 tell(f"sampling {job.photo.name}", 0, plan.steps)
             case Sampled(step=step, steps=steps):

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from kinora.cli.check import PRECISIONS, VARIANTS
-from kinora.request import FITS, SAMPLERS, SCHEDULES
+from kinora.request import FITS, QUALITIES, SAMPLERS, SCHEDULES
 
 __all__ = [
     "DType",
@@ -19,8 +19,11 @@ __all__ = [
     "Fps",
     "Frames",
     "Guidance",
+    "GuidanceEvery",
     "GuidanceInterval",
+    "InnerEvery",
     "Json",
+    "Memory",
     "Model",
     "Motion",
     "NoiseAug",
@@ -37,6 +40,7 @@ __all__ = [
     "Steps",
     "VaeDType",
     "Variant",
+    "VideoQuality",
 ]
 
 OWN = "the model's own"
@@ -91,7 +95,9 @@ Size = Annotated[
 Steps = Annotated[
     str | None,
     typer.Option(
-        metavar="N", show_default=OWN, help="Steps of the sampler, 1-1000; more take longer."
+        metavar="N",
+        show_default="the model's own, or that of --quality",
+        help="Steps of the sampler, 1-1000; more take longer.",
     ),
 ]
 Fps = Annotated[
@@ -143,7 +149,9 @@ Seeds = Annotated[
 Sampler = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", show_default=SAMPLERS[0], help=f"How to sample: {', '.join(SAMPLERS)}."
+        metavar="NAME",
+        show_default=f"{SAMPLERS[0]}, or that of --quality",
+        help=f"How to sample: {', '.join(SAMPLERS)}.",
     ),
 ]
 Schedule = Annotated[
@@ -180,9 +188,36 @@ DecodeChunk = Annotated[
         "chunks meet.",
     ),
 ]
-Quality = Annotated[
+VideoQuality = Annotated[
     str,
-    typer.Option(metavar="N", help="Of .mp4, .webm and .webp: 1 (small) to 10 (good)."),
+    typer.Option(metavar="N", help="Of .mp4, .webm and .webp files: 1 (small) to 10 (good)."),
+]
+Quality = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        show_default="exact",
+        help=f"{', '.join(QUALITIES)}: ever quicker, ever further from exact. Chooses sampler, "
+        "steps and what is used again where you don't.",
+    ),
+]
+GuidanceEvery = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        show_default="that of --quality",
+        help="Compute guidance at every N-th call of the network, 1-100, and use it again in "
+        "between.",
+    ),
+]
+InnerEvery = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        show_default="that of --quality",
+        help="Compute the network's inner blocks at every N-th call, 1-100, and use what they "
+        "gave again in between.",
+    ),
 ]
 Device = Annotated[
     str | None,
@@ -208,6 +243,14 @@ VaeDType = Annotated[
         metavar="NAME",
         show_default="that of --dtype",
         help="Precision of decoding; the original decodes in float32.",
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AMOUNT",
+        show_default="what is free",
+        help="How much may be held at most, such as 6GiB; time is given up for it, no quality.",
     ),
 ]
 Overwrite = Annotated[

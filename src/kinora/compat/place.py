@@ -19,6 +19,7 @@ def place(
     Raises DeviceError when the device is not there.
     """
     where = None if device is None else pick_device(_name(device))
+    pipeline.residency.settle()
     for network in (pipeline.unet, pipeline.image_encoder, pipeline.vae.decoder):
         network.to(device=where, dtype=dtype)
     if pipeline.vae.post_quant_conv is not None:

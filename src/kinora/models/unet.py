@@ -1,6 +1,6 @@
 """The video UNet of Stable Video Diffusion."""
 
-from itertools import pairwise, zip_longest
+from itertools import islice, pairwise, zip_longest
 from typing import Any
 
 import torch
@@ -15,10 +15,13 @@ from kinora.models.embeddings import Embedding, sinusoid
 from kinora.models.resnet import SpaceTimeResBlock, zero_
 from kinora.types import Answers, Condition, Latents, PerClip
 
-__all__ = ["VideoUNet"]
+__all__ = ["DownLevel", "VideoUNet"]
 
 Told = Any
 """What the levels hand on to their blocks, unseen: a tensor, or what prepared blocks want."""
+
+
+ALL = slice(None)
 
 
 class DownLevel(nn.Module):
@@ -37,13 +40,16 @@ class DownLevel(nn.Module):
 
     def forward(self, x: Tensor, embedding: Told, context: Told, t: int) -> list[Tensor]:
         """Every block's output: what the way up is given again. The last one goes on."""
+        outputs = self.first(len(self.resnets), x, embedding, context, t)
+        return outputs if self.downsample is None else [*outputs, self.downsample(outputs[-1])]
+
+    def first(self, count: int, x: Tensor, embedding: Told, context: Told, t: int) -> list[Tensor]:
+        """The outputs of the first blocks alone."""
         outputs: list[Tensor] = []
-        for resnet, transformer in zip_longest(self.resnets, self.transformers):
+        for resnet, transformer in islice(zip_longest(self.resnets, self.transformers), count):
             x = resnet(x, t, embedding)
             x = x if transformer is None else transformer(x, context, t)
             outputs.append(x)
-        if self.downsample is not None:
-            outputs.append(self.downsample(x))
         return outputs
 
 
@@ -62,10 +68,20 @@ class UpLevel(nn.Module):
         self.upsample = upsample
 
     def forward(
-        self, x: Tensor, skips: list[Tensor], embedding: Told, context: Told, t: int
+        self,
+        x: Tensor,
+        skips: list[Tensor],
+        embedding: Told,
+        context: Told,
+        t: int,
+        blocks: slice = ALL,
     ) -> Tensor:
-        """skips: outputs of the way down; each block takes the last one off."""
-        for resnet, transformer in zip_longest(self.resnets, self.transformers):
+        """skips: outputs of the way down; each block takes the last one off.
+
+        blocks: those to run.
+        """
+        pairs = list(zip_longest(self.resnets, self.transformers))
+        for resnet, transformer in pairs[blocks]:
             x = resnet(torch.cat([x, skips.pop()], dim=1), t, embedding)
             x = x if transformer is None else transformer(x, context, t)
         if self.upsample is not None:
@@ -183,11 +199,29 @@ class VideoUNet(nn.Module):
         self, x: Float[Tensor, "bt c h w"], embedding: Told, context: Told, t: int
     ) -> Float[Tensor, "bt d h w"]:
         """All that follows the first convolution."""
+        x, skips = self.inner(x, embedding, context, t)
+        return self.outer(x, skips, embedding, context, t)
+
+    def inner(
+        self, x: Float[Tensor, "bt c h w"], embedding: Told, context: Told, t: int, left: int = 1
+    ) -> tuple[Float[Tensor, "bt d h w"], list[Tensor]]:
+        """What the last `left` blocks are given, and the skips that they have yet to take."""
         skips = [x]
         for level in self.down:
             skips += level(skips[-1], embedding, context, t)
         x = self.middle(skips[-1], embedding, context, t)
-        for level in self.up:
+        for level in self.up[:-1]:
             x = level(x, skips, embedding, context, t)
+        return self.up[-1](x, skips, embedding, context, t, slice(-left)), skips
 
+    def outer(
+        self,
+        x: Float[Tensor, "bt d h w"],
+        skips: list[Tensor],
+        embedding: Told,
+        context: Told,
+        t: int,
+    ) -> Float[Tensor, "bt c h w"]:
+        """The blocks that still have a skip to take, and the last convolution."""
+        x = self.up[-1](x, skips, embedding, context, t, slice(-len(skips), None))
         return self.conv_out(F.silu(self.norm_out(x)))

@@ -1,8 +1,10 @@
 """The UNet as it runs: what is the same at every step or in both halves of guidance, once."""
 
 import copy
-from collections.abc import Iterable
-from typing import NamedTuple, cast
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from itertools import zip_longest
+from typing import Any, NamedTuple, cast
 
 import torch
 from einops import rearrange, repeat
@@ -14,10 +16,15 @@ from kinora.models import VideoUNet
 from kinora.models.attention import SpaceTimeTransformer
 from kinora.models.embeddings import sinusoid
 from kinora.models.resnet import SpaceTimeResBlock
+from kinora.models.unet import DownLevel
 from kinora.runtime.blocks import Known, Shifts, space_time_res_block, space_time_transformer
 from kinora.types import Answers, Condition, Latents, PerClip
 
 __all__ = ["PreparedUNet"]
+
+
+OUTER = 1
+"""Blocks at the end that are computed even where inner ones are reused."""
 
 
 class Resnet(nn.Module):
@@ -26,8 +33,11 @@ class Resnet(nn.Module):
     def __init__(self, block: SpaceTimeResBlock) -> None:
         super().__init__()
         self.block = block
-        self.share = _number((block.sign * block.mix.detach().float()).sigmoid())
+
+    @cached_property
+    def share(self) -> float:
         """Of the block along time in the blend."""
+        return _number((self.block.sign * self.block.mix.detach().float()).sigmoid())
 
     def shifts(self, embedding: Float[Tensor, "b e"]) -> Shifts:
         """What the block adds for an embedding."""
@@ -46,8 +56,11 @@ class Transformer(nn.Module):
     def __init__(self, block: SpaceTimeTransformer) -> None:
         super().__init__()
         self.block = block
-        self.share = _number(block.mix.detach().float().sigmoid())
+
+    @cached_property
+    def share(self) -> float:
         """Of space in the blend."""
+        return _number(self.block.mix.detach().float().sigmoid())
 
     def forward(self, x: Tensor, known: dict[nn.Module, Known], frames: int) -> Tensor:
         return space_time_transformer(self.block, x, known[self], self.share)
@@ -73,6 +86,14 @@ class Clip(NamedTuple):
     known: dict[nn.Module, Known]
 
 
+class Run(NamedTuple):
+    """What a call of the UNet gave."""
+
+    answers: Answers
+    inner: Float[Tensor, "bt c h w"]
+    """What its inner blocks gave to the outer ones."""
+
+
 class PreparedUNet(nn.Module):
     """A UNet for inference: the same function of the same arguments, with the same parameters.
 
@@ -90,15 +111,35 @@ class PreparedUNet(nn.Module):
         self.unet = _twin(unet)
         self.resnets = [m for m in self.unet.modules() if isinstance(m, Resnet)]
         self.transformers = [m for m in self.unet.modules() if isinstance(m, Transformer)]
-        self.clip: Clip | None = None
+        self.clips: list[Clip] = []
+        """The latest conditions, of which guidance has two."""
 
     @property
     def conv_in(self) -> nn.Conv2d:
         return self.unet.conv_in
 
-    @torch.no_grad()
+    def blocks(self) -> Iterator[nn.Module]:
+        """Its residual blocks and transformers, in the order in which they run."""
+        unet = self.unet
+        for level in (*unet.down, unet.middle, *unet.up):
+            level = cast(Any, level)
+            transformers = [level.transformer] if level is unet.middle else level.transformers
+            for pair in zip_longest(level.resnets, transformers):
+                yield from (block for block in pair if block is not None)
+
     def forward(self, x: Latents, c_noise: PerClip, condition: Condition) -> Answers:
         """x, c_noise: of as many clips as the condition has, or of fewer, repeated for it."""
+        return self.run(x, c_noise, condition).answers
+
+    @torch.no_grad()
+    def run(
+        self, x: Latents, c_noise: PerClip, condition: Condition, inner: Tensor | None = None
+    ) -> "Run":
+        """The same, with what the inner blocks gave.
+
+        inner: what they gave in an earlier run of the same clips: they are left out, and only the
+            OUTER last blocks on the way up are computed, with what they need of the way down.
+        """
         unet, (n, t) = self.unet, x.shape[:2]
         clip = self._begin(condition, t)
         repeats = len(condition.vector) // n
@@ -111,21 +152,29 @@ class PreparedUNet(nn.Module):
         noisy = F.conv2d(x, unet.conv_in.weight[:, : x.shape[1]], unet.conv_in.bias, padding=1)
         x = repeat(noisy, "(b t) c h w -> (r b) t c h w", r=repeats, t=t) + clip.image[:, None]
         x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        x = unet.trunk(x, shifts, clip.known, t)
-        return rearrange(x, "(b t) c h w -> b t c h w", t=t)
+        told = shifts, clip.known, t
+        if inner is None:
+            inner, skips = unet.inner(x, *told, OUTER)
+        else:
+            skips = [x, *cast(DownLevel, unet.down[0]).first(OUTER - 1, x, *told)]
+        x = unet.outer(inner, skips, *told)
+        return Run(rearrange(x, "(b t) c h w -> b t c h w", t=t), inner)
 
     def _begin(self, condition: Condition, frames: int) -> Clip:
-        if self.clip is None or self.clip.condition is not condition or self.clip.frames != frames:
-            weight = self.conv_in.weight
-            image = condition.image.to(weight.dtype)
-            context = condition.context.to(weight.dtype)
-            self.clip = Clip(
-                condition,
-                frames,
-                F.conv2d(image[:, 0], weight[:, -image.shape[2] :], padding=1),
-                {m: m.know(context, frames) for m in self.transformers},
-            )
-        return self.clip
+        for clip in self.clips:
+            if clip.condition is condition and clip.frames == frames:
+                return clip
+        weight = self.conv_in.weight
+        image = condition.image.to(weight.dtype)
+        context = condition.context.to(weight.dtype)
+        clip = Clip(
+            condition,
+            frames,
+            F.conv2d(image[:, 0], weight[:, -image.shape[2] :], padding=1),
+            {m: m.know(context, frames) for m in self.transformers},
+        )
+        self.clips = [*self.clips[-1:], clip]
+        return clip
 
 
 def _number(value: Tensor) -> float:

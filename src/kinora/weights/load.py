@@ -16,10 +16,68 @@ from kinora.weights.names import NETWORKS, meta_networks
 from kinora.weights.open import open_checkpoint
 from kinora.weights.read import bad_values
 
-__all__ = ["Networks", "load_networks"]
+__all__ = ["Networks", "Source", "load_networks", "precision", "put"]
 
 FP32_ALWAYS = ("vae.encoder.", "vae.quant_conv.")
 """The image branch of the autoencoder, whatever precision the rest runs in."""
+
+
+class Source(NamedTuple):
+    """A checkpoint that was found complete, to fill networks from: once, or whenever they work."""
+
+    checkpoint: Checkpoint
+    device: torch.device
+    dtype: torch.dtype
+    vae_dtype: torch.dtype
+
+    def read(self, name: str, device: torch.device | None = None) -> Tensor:
+        """A tensor ("unet.conv_in.weight") as it is loaded, on the source's device or another.
+
+        On the CPU one in the file's own number format is the mapped file itself.
+        Raises CheckpointError when it has values that are no numbers, or become none.
+        """
+        checkpoint, device = self.checkpoint, device or self.device
+        dtype, stored = precision(name, self.dtype, self.vae_dtype), checkpoint.tensor(name)
+        if device.type == "cpu" and stored.dtype == dtype:
+            return _aligned(checkpoint.sound_tensor(name))
+        loaded = stored.to(device).to(dtype).contiguous()
+        if bad_values(loaded) is not None:
+            checkpoint.sound_tensor(name)
+            raise CheckpointError(
+                f"{checkpoint.path}: tensor {name} has values that {dtype} can't hold; "
+                "load it in bfloat16 or float32"
+            )
+        checkpoint.forget(name)
+        return loaded
+
+    def fill(self, network: str, module: nn.Module) -> None:
+        """Give values to those parameters of a network that have none."""
+        for name, parameter in module.named_parameters():
+            if parameter.is_meta:
+                put(parameter, self.read(f"{network}.{name}"))
+
+    def clear(self, network: str, module: nn.Module) -> None:
+        """Take the values from all parameters of a network, and let go of their memory."""
+        for name, parameter in module.named_parameters():
+            self.take(f"{network}.{name}", parameter)
+
+    def take(self, name: str, parameter: nn.Parameter) -> None:
+        """Take the values from one parameter."""
+        dtype = precision(name, self.dtype, self.vae_dtype)
+        put(parameter, torch.empty(parameter.shape, dtype=dtype, device="meta"))
+        self.checkpoint.forget(name)
+
+
+def precision(name: str, dtype: torch.dtype, vae_dtype: torch.dtype) -> torch.dtype:
+    """What a tensor ("unet.conv_in.weight") is loaded in."""
+    if name.startswith(FP32_ALWAYS):
+        return torch.float32
+    return vae_dtype if name.startswith("vae.") else dtype
+
+
+def put(parameter: nn.Parameter, tensor: Tensor) -> None:
+    """Let a parameter, wherever it is known, be this tensor from now on."""
+    torch.utils.swap_tensors(parameter, nn.Parameter(tensor, requires_grad=False))
 
 
 class Networks(NamedTuple):
@@ -32,6 +90,8 @@ class Networks(NamedTuple):
     fingerprint: str
     notes: tuple[str, ...]
     """What the user should hear about how the checkpoint was understood."""
+    source: Source | None = None
+    """Where weights can be read again, if they come from a file."""
 
 
 def load_networks(
@@ -42,6 +102,7 @@ def load_networks(
     vae_dtype: torch.dtype | None = None,
     variant: str | None = None,
     hub: Hub = DEFAULT_HUB,
+    empty: bool = False,
 ) -> Networks:
     """Load a model.
 
@@ -50,6 +111,7 @@ def load_networks(
     vae_dtype: of the autoencoder's decoder, where it should be another.
     variant: the published model it should be, for files that don't tell.
     hub: how to ask the hub for what isn't on disk.
+    empty: leave the networks without values; all is checked but for the values themselves.
 
     Nothing is held twice: modules are built without memory, the file is mapped, and each tensor is
     taken as it lies there or converted on its own. On the CPU a parameter in the file's own number
@@ -62,44 +124,12 @@ def load_networks(
     checkpoint.check()
     mark = fingerprint(checkpoint)
     networks = meta_networks(checkpoint.config)
-    for prefix, module in zip(NETWORKS, networks, strict=True):
-        usual = vae_dtype if prefix == "vae" and vae_dtype is not None else dtype
-        _fill(module, f"{prefix}.", checkpoint, device, usual)
-    return Networks(checkpoint.config, *networks, mark, checkpoint.notes)
-
-
-def _fill(
-    module: nn.Module,
-    prefix: str,
-    checkpoint: Checkpoint,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> None:
-    state = {
-        name: _parameter(checkpoint, f"{prefix}{name}", device, dtype)
-        for name in module.state_dict()
-    }
-    module.load_state_dict(state, strict=True, assign=True)
-    module.requires_grad_(False).eval()
-
-
-def _parameter(
-    checkpoint: Checkpoint, name: str, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    if name.startswith(FP32_ALWAYS):
-        dtype = torch.float32
-    stored = checkpoint.tensor(name)
-    if device.type == "cpu" and stored.dtype == dtype:
-        return _aligned(checkpoint.sound_tensor(name))
-    loaded = stored.to(device).to(dtype).contiguous()
-    if bad_values(loaded) is not None:
-        checkpoint.sound_tensor(name)
-        raise CheckpointError(
-            f"{checkpoint.path}: tensor {name} has values that {dtype} can't hold; "
-            "load it in bfloat16 or float32"
-        )
-    checkpoint.forget(name)
-    return loaded
+    weights = Source(checkpoint, device, dtype, vae_dtype or dtype)
+    for name, module in zip(NETWORKS, networks, strict=True):
+        weights.clear(name, module.requires_grad_(False).eval())
+        if not empty:
+            weights.fill(name, module)
+    return Networks(checkpoint.config, *networks, mark, checkpoint.notes, weights)
 
 
 def _aligned(tensor: Tensor) -> Tensor:

@@ -1,0 +1,125 @@
+"""Which networks hold their weights: all of them, or each only while it works."""
+
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from threading import Thread
+from typing import cast
+
+import torch
+from torch import nn
+
+from kinora.runtime.streaming import streamed
+from kinora.runtime.unet import PreparedUNet
+from kinora.weights import Networks
+from kinora.weights.load import Source
+
+__all__ = ["Residency"]
+
+NAMES = ("image_encoder", "vae", "unet")
+"""In the order in which they work."""
+
+
+class Residency:
+    """The networks of a model, whose weights can be let go of and read again.
+
+    Networks that come from no file keep what they have.
+    """
+
+    def __init__(self, networks: Networks, unet: nn.Module) -> None:
+        """unet: the one that runs; of the very parameters of the networks' own."""
+        self.networks = networks
+        self.unet = unet
+        self.source = networks.source
+        self.turns = False
+        """Whether networks hold weights only within `hold`."""
+        self.streaming = False
+        """Whether the UNet's blocks do so only while each of them works."""
+        self.loading: dict[str, Future[None]] = {}
+        """What a thread is still loading."""
+
+    @property
+    def device(self) -> torch.device:
+        weight = self.networks.unet.conv_in.weight
+        return self.source.device if weight.is_meta and self.source else weight.device
+
+    @property
+    def total(self) -> int:
+        """Bytes of all weights."""
+        return sum(p.nbytes for p in self._parameters())
+
+    @property
+    def held(self) -> int:
+        """Bytes of the weights that are held now."""
+        return sum(p.nbytes for p in self._parameters() if not p.is_meta)
+
+    def follow(self, *, turns: bool, streaming: bool) -> None:
+        """Change how weights are held; what is too much is let go of at once."""
+        if self.source is None:
+            return
+        self.turns, self.streaming = turns, streaming
+        if turns:
+            for name in NAMES:
+                self._wait(name)
+                self.source.clear(name, self._module(name))
+
+    def fill(self, *, wait: bool = True) -> None:
+        """Have all networks hold their weights from now on, those that work first, first.
+
+        wait: until all do; otherwise each is waited for, and damage found, when it is to work.
+        Raises CheckpointError when weights turn out to be damaged.
+        """
+        self.follow(turns=False, streaming=False)
+        source = self.source
+        if source is None:
+            return
+        self.loading = {name: Future[None]() for name in NAMES}
+        thread = Thread(target=_load, args=(source, self.networks, dict(self.loading)), daemon=True)
+        thread.start()
+        for name in NAMES if wait else ():
+            self._wait(name)
+
+    def settle(self) -> None:
+        """The same for good: from now on somebody else moves them."""
+        self.fill()
+        self.source = None
+
+    @contextmanager
+    def hold(self, name: str) -> Generator[None, None, None]:
+        """Within it, a network ("unet", "vae", "image_encoder") can be called.
+
+        Raises CheckpointError when its weights turn out to be damaged.
+        """
+        source, module = self.source, self._module(name)
+        if source is None:
+            yield
+            return
+        self._wait(name)
+        with ExitStack() as stack:
+            if self.turns:
+                stack.callback(source.clear, name, module)
+            if name == "unet" and self.streaming and isinstance(self.unet, PreparedUNet):
+                stack.enter_context(streamed(self.unet, self.networks.unet, source))
+            else:
+                source.fill(name, module)
+            yield
+
+    def _wait(self, name: str) -> None:
+        if name in self.loading:
+            self.loading.pop(name).result()
+
+    def _parameters(self) -> Iterator[nn.Parameter]:
+        return (p for name in NAMES for p in self._module(name).parameters())
+
+    def _module(self, name: str) -> nn.Module:
+        return cast(nn.Module, getattr(self.networks, name))
+
+
+def _load(source: Source, networks: Networks, done: dict[str, Future[None]]) -> None:
+    for name, future in done.items():
+        try:
+            source.fill(name, getattr(networks, name))
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
