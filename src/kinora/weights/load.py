@@ -33,14 +33,18 @@ class Source(NamedTuple):
     def read(self, name: str, device: torch.device | None = None) -> Tensor:
         """A tensor ("unet.conv_in.weight") as it is loaded, on the source's device or another.
 
-        On the CPU one in the file's own number format is the mapped file itself.
+        Kernels of convolutions are put in the channels-last memory format, which they would else be
+        copied to at every call. On the CPU anything else in the file's own number format is the
+        mapped file itself.
         Raises CheckpointError when it has values that are no numbers, or become none.
         """
         checkpoint, device = self.checkpoint, device or self.device
         dtype, stored = precision(name, self.dtype, self.vae_dtype), checkpoint.tensor(name)
-        if device.type == "cpu" and stored.dtype == dtype:
+        kernel = stored.ndim == 4 and stored.shape[2:] != (1, 1)
+        if device.type == "cpu" and stored.dtype == dtype and not kernel:
             return _aligned(checkpoint.sound_tensor(name))
-        loaded = stored.to(device).to(dtype).contiguous()
+        layout = torch.channels_last if kernel else torch.contiguous_format
+        loaded = stored.to(device).to(dtype).contiguous(memory_format=layout)
         if bad_values(loaded) is not None:
             checkpoint.sound_tensor(name)
             raise CheckpointError(
@@ -114,8 +118,7 @@ def load_networks(
     empty: leave the networks without values; all is checked but for the values themselves.
 
     Nothing is held twice: modules are built without memory, the file is mapped, and each tensor is
-    taken as it lies there or converted on its own. On the CPU a parameter in the file's own number
-    format is the mapped file itself.
+    taken as it lies there or converted on its own (see `Source.read`).
     Raises CheckpointError when the checkpoint is missing, damaged, incomplete or something else.
     """
     half = dtype in (torch.float16, torch.bfloat16)
