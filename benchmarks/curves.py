@@ -35,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("logs", type=Path, nargs="+")
     parser.add_argument("--keys", nargs="+", help="which values; all but the rate when left out")
+    parser.add_argument("--log", action="store_true", help="values on a logarithmic axis")
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     found = curves(options.logs)
@@ -43,6 +44,7 @@ def main() -> None:
     for key in keys:
         axes.plot(*found[key], label=key)
     axes.set_xlabel("step")
+    axes.set_yscale("log" if options.log else "linear")
     axes.grid(alpha=0.3)
     axes.legend()
     options.output.parent.mkdir(parents=True, exist_ok=True)

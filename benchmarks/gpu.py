@@ -99,7 +99,7 @@ def contenders(task: Task) -> Iterator[tuple[str, Callable[[], Make]]]:
 
 
 def their_clips(task: Task, *, compiled: bool) -> Make:
-    pipeline = parity.diffusers_pipeline(task.folder, torch.float16).to(task.device)
+    pipeline = parity.diffusers_pipeline(task.folder).to(task.device, torch.float16)
     if compiled:
         pipeline.unet = torch.compile(pipeline.unet)
 

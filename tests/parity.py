@@ -208,11 +208,11 @@ def _settings(file: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in file.items() if not key.startswith("_")}
 
 
-def diffusers_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> Any:  # noqa: ANN401
+def diffusers_pipeline(folder: Path) -> Any:  # noqa: ANN401
     """diffusers' own pipeline of a folder, eps mended, silent."""
     from diffusers import StableVideoDiffusionPipeline
 
-    pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, torch_dtype=dtype)
+    pipeline = StableVideoDiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     mend(pipeline.unet)
     return pipeline

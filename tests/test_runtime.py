@@ -56,6 +56,7 @@ def told(config: UNetConfig, clips: int, dtype: torch.dtype, sides: tuple[int, i
 @pytest.mark.parametrize("config", [TINY, MID, NANO], ids=["tiny", "mid", "nano"])
 def test_a_prepared_unet_is_the_plain_one(config: ModelConfig, dtype: torch.dtype) -> None:
     plain = lively(VideoUNet(config.unet), dtype)
+    plain.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     running = PreparedUNet(plain)
     x = torch.randn(2, 3, config.unet.latent_channels, 8, 16)
     noise = torch.tensor([0.3, -1.0])

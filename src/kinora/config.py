@@ -175,7 +175,6 @@ SVD_XT_1_1 = replace(SVD_XT, name="svd-xt-1.1")
 NANO = ModelConfig(
     name="nano",
     unet=UNetConfig(
-        latent_channels=8,
         channels=(64, 96, 128),
         blocks=1,
         attention=(False, False, True),
@@ -184,16 +183,16 @@ NANO = ModelConfig(
         vector_dim=64,
         norm_groups=8,
     ),
-    vae=VAEConfig(latent_channels=8, channels=(32, 64, 96), norm_groups=8, scale=0.972312),
+    vae=VAEConfig(channels=(32, 64, 96), norm_groups=8, scale=0.941964),
     image_encoder=ImageEncoderConfig(
         patch_size=32, width=64, layers=2, heads=2, mlp_width=128, output_dim=64
     ),
     frames=8,
-    width=96,
-    height=96,
+    width=128,
+    height=128,
     sigma_max=20.0,
     steps=20,
-    guidance=(1.5, 3.0),
+    guidance=(1.0, 1.5),
     licence="Apache-2.0",
 )
 """The bundled model."""

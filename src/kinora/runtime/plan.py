@@ -228,4 +228,6 @@ def _streamed_weights(config: ModelConfig, dtype: torch.dtype) -> int:
 
 def _meta_unet(config: ModelConfig, dtype: torch.dtype) -> PreparedUNet:
     with torch.device("meta"):
-        return PreparedUNet(VideoUNet(config.unet).to(dtype))
+        unet = VideoUNet(config.unet).to(dtype)
+        unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return PreparedUNet(unet)

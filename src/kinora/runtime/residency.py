@@ -16,7 +16,7 @@ from kinora.weights.load import Source
 
 __all__ = ["Residency"]
 
-NAMES = ("image_encoder", "vae", "unet")
+NAMES = ("vae", "image_encoder", "unet")
 """In the order in which they work."""
 
 
