@@ -237,8 +237,8 @@ def test_a_terminal_shows_progress_and_an_interrupted_run_leaves_nothing(
     out, _ = run.communicate(timeout=60)
     os.close(terminal)
     assert b"sampling cat.png" in seen
-    assert seen.rstrip().endswith(b"Interrupted")
     assert (run.returncode, out) == (130, b"")
+    assert seen.rstrip().endswith(b"Interrupted")
     assert [path.name for path in folder.iterdir()] == ["cat.png"]
 
 
