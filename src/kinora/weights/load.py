@@ -44,8 +44,9 @@ class Source(NamedTuple):
         if device.type == "cpu" and stored.dtype == dtype and not kernel:
             return _aligned(checkpoint.sound_tensor(name))
         layout = torch.channels_last if kernel else torch.contiguous_format
-        loaded = stored.to(device).to(dtype).contiguous(memory_format=layout)
-        if bad_values(loaded) is not None:
+        loaded = torch.empty(stored.shape, dtype=dtype, device=device, memory_format=layout)
+        loaded.copy_(stored)
+        if bad_values(loaded.as_strided((loaded.numel(),), (1,))) is not None:
             checkpoint.sound_tensor(name)
             raise CheckpointError(
                 f"{checkpoint.path}: tensor {name} has values that {dtype} can't hold; "
