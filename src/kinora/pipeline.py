@@ -295,8 +295,11 @@ class Pipeline:
         noisy = images + noise_aug[:, None, None, None] * pixel_noise.to(self.device)
         with self.residency.hold("vae"):
             moments = torch.cat([self.vae.encode(image) for image in torch.split(noisy, 1)])
-        with self.residency.hold("image_encoder"):
-            embedding = self.image_encoder(images) if context is None else context
+        if context is None:
+            with self.residency.hold("image_encoder"):
+                embedding = self.image_encoder(images)
+        else:
+            embedding = context
         return Condition(
             image=moments.chunk(2, dim=1)[0][:, None],
             context=embedding,

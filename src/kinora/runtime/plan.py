@@ -62,6 +62,14 @@ class MemoryPlan:
     def peak(self) -> int:
         return max(self.encoding, self.sampling, self.decoding)
 
+    @property
+    def parts(self) -> str:
+        """What each part of the work will hold, in words."""
+        return (
+            f"encoding {say_bytes(self.encoding)}, sampling {say_bytes(self.sampling)}, "
+            f"decoding {say_bytes(self.decoding)}"
+        )
+
     def __str__(self) -> str:
         measures = [
             *(["networks in memory one after the other"] if self.turns else []),
@@ -69,9 +77,8 @@ class MemoryPlan:
             *(["guidance's halves one after the other"] if self.apart else []),
         ]
         return (
-            f"{say_bytes(self.peak)} of {say_bytes(self.budget)} (encoding "
-            f"{say_bytes(self.encoding)}, sampling {say_bytes(self.sampling)}, decoding "
-            f"{say_bytes(self.decoding)}); {', '.join(measures) or 'all networks stay in memory'}"
+            f"{say_bytes(self.peak)} of {say_bytes(self.budget)} ({self.parts}); "
+            f"{', '.join(measures) or 'all networks stay in memory'}"
         )
 
 
@@ -100,9 +107,8 @@ def choose(job: Job, budget: int, *, reread: bool) -> MemoryPlan:
     least = min(plans, key=lambda plan: plan.peak)
     raise DeviceError(
         f"not enough memory: {job.frames} frames of {job.width}x{job.height} with "
-        f"{job.config.name} take at least {say_bytes(least.peak)} (encoding "
-        f"{say_bytes(least.encoding)}, sampling {say_bytes(least.sampling)}, decoding "
-        f"{say_bytes(least.decoding)}), and there are {say_bytes(budget)}. "
+        f"{job.config.name} take at least {say_bytes(least.peak)} ({least.parts}), and there are "
+        f"{say_bytes(budget)}. "
         "Lower --size or --frames, or use --dtype float16"
     )
 
