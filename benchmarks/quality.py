@@ -64,6 +64,7 @@ def ways() -> list[Way]:
         {"guidance_every": 3},
         {"inner_every": 2},
         {"inner_every": 3},
+        {"guidance_every": 2, "inner_every": 2},
         {"guidance_interval": (0.2, 20.0)},
         {"guidance_interval": (0.5, 5.0)},
     ):

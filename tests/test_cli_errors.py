@@ -68,7 +68,7 @@ def bad_photos(place: Path) -> dict[str, str]:
 def test_a_bad_photo_is_named_before_the_model_is_loaded(
     kinora: Kinora, folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("kinora.pipeline.load")
+    monkeypatch.delattr("kinora.loading.load")
     write_photo(folder / "cat.png")
     for name, words in bad_photos(folder / "bad").items():
         code, out, err = kinora("animate", "cat.png", f"bad/{name}", "--model", model)
@@ -165,7 +165,7 @@ def test_a_target_that_cant_be_written_is_found_first(
     kinora: Kinora, folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_photo(folder / "cat.png")
-    monkeypatch.delattr("kinora.pipeline.load")
+    monkeypatch.delattr("kinora.loading.load")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # tests may run as root
     for output in ((), ("-o", "clip.mp4"), ("-o", "clips/"), ("--seeds", "2", "-o", "clips")):
         code, out, err = kinora(*ANIMATE, "--model", model, *output)

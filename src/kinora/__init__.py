@@ -25,7 +25,8 @@ if TYPE_CHECKING:
         RequestError,
     )
     from kinora.events import Decoded, Done, Encoded, Event, Planned, Sampled
-    from kinora.pipeline import Pipeline, load
+    from kinora.loading import load
+    from kinora.pipeline import Pipeline
     from kinora.request import Request
 
 __version__ = "0.1.0"
@@ -70,7 +71,8 @@ _HOMES = {
         "RequestError",
     ),
     "events": ("Decoded", "Done", "Encoded", "Event", "Planned", "Sampled"),
-    "pipeline": ("Pipeline", "load"),
+    "loading": ("load",),
+    "pipeline": ("Pipeline",),
     "request": ("Request",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

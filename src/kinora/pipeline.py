@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,9 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from kinora import __version__
-from kinora.amounts import parse_bytes
 from kinora.clip import Clip
-from kinora.device import pick_device, pick_dtype
 from kinora.diffusion import ALWAYS, SAMPLERS, SCHEDULES, STOCHASTIC, Noise, guided
 from kinora.errors import KinoraWarning
 from kinora.events import Decoded, Done, Encoded, Event, Planned, Sampled
@@ -25,64 +22,19 @@ from kinora.runtime import (
     Job,
     MemoryPlan,
     PreparedUNet,
+    Recorded,
     Residency,
     Reusing,
     ample,
     choose,
+    compile_blocks,
     decode,
     free_memory,
 )
-from kinora.types import Condition, Frames, Images, Latents, PerClip, Step
-from kinora.weights import DEFAULT_HUB, Hub, Networks, load_networks
+from kinora.types import Condition, Frames, Images, Latents, Network, PerClip, Step
+from kinora.weights import Networks
 
-__all__ = ["Pipeline", "load"]
-
-
-def load(
-    source: str | Path = "nano",
-    *,
-    device: str | None = None,
-    dtype: str | None = None,
-    vae_dtype: str | None = None,
-    variant: str | None = None,
-    memory: str | int | None = None,
-    wait: bool = True,
-    hub: Hub = DEFAULT_HUB,
-) -> "Pipeline":
-    """Load a model, ready to run.
-
-    source: an alias ("nano", which is bundled; "svd", "svd-xt", "svd-xt-1.1"), a hub id, a folder
-        in diffusers' layout, or a .safetensors file.
-    device: "cuda", "cuda:1", "mps" or "cpu"; the best one there is when left out.
-    dtype: "float16", "bfloat16" or "float32"; float16 on CUDA, else float32, when left out.
-    vae_dtype: precision of decoding; `dtype` when left out (the original decodes in float32).
-    variant: which published model a single file holds, for files that don't tell.
-    memory: how much may be held at most ("6GiB", or bytes): on a GPU by torch, on a CPU by the
-        process; what is free when left out. Where it is too little for all networks at once, each
-        is loaded when it works.
-    wait: until all weights are loaded; otherwise the first steps may begin meanwhile, and damage to
-        the weights is told by the step that needs them.
-    hub: revision, cache folder and token, where the hub is asked.
-    Raises CheckpointError, DeviceError or RequestError; what the user should hear comes as a
-    KinoraWarning.
-    """
-    where = pick_device(device)
-    precision = pick_dtype(dtype, where)
-    limit = None if memory is None else parse_bytes("memory", memory)
-    networks = load_networks(
-        source,
-        device=where,
-        dtype=precision,
-        vae_dtype=None if vae_dtype is None else pick_dtype(vae_dtype, where),
-        variant=variant,
-        hub=hub,
-        empty=True,
-    )
-    for note in networks.notes:
-        warnings.warn(note, KinoraWarning, stacklevel=2)
-    pipeline = Pipeline(networks, PreparedUNet(networks.unet), memory=limit)
-    pipeline.fill(wait=wait)
-    return pipeline
+__all__ = ["Pipeline"]
 
 
 class Pipeline:
@@ -94,18 +46,26 @@ class Pipeline:
         unet: PreparedUNet | None = None,
         *,
         memory: int | None = None,
+        quantize: str | None = None,
+        compiled: bool = False,
     ) -> None:
         """unet: the network prepared to run, where its weights stay as they are.
 
         memory: bytes that may be held; what is free when left out.
+        quantize: how the networks' source quantises weights, if it does.
+        compiled: whether blocks are compiled, and steps recorded where that is possible.
         """
         self.networks = networks
         self.memory = memory
+        self.quantize = quantize
+        self.compiled = compiled
         self.config = networks.config
         self.unet, self.vae = unet or networks.unet, networks.vae
         self.image_encoder = networks.image_encoder
         self.fingerprint = networks.fingerprint
-        self.residency = Residency(networks, self.unet)
+        self.residency = Residency(networks, self.unet, pack=not compiled)
+        if compiled and isinstance(self.unet, PreparedUNet):
+            compile_blocks(self.unet, self.device)
 
     def fill(self, *, wait: bool = True) -> None:
         """Load what isn't, if all networks fit together; else each comes when it works.
@@ -264,6 +224,7 @@ class Pipeline:
             height=shared.size[1],
             guided=any(plan.guidance != (1.0, 1.0) for plan in plans),
             device=self.device.type,
+            quantised=self.quantize is not None,
         )
         if self.memory is None and ample(job, budget):
             self.residency.follow(turns=False, streaming=False)
@@ -333,10 +294,7 @@ class Pipeline:
         config, noise = self.config, noise.to(self.device)
         levels = SCHEDULES[schedule](steps, config.sigma_min, config.sigma_max, config.rho)
         x = noise * (1 + levels[0] ** 2) ** 0.5
-        network = self.unet
-        if inner_every > 1:
-            prepared = isinstance(network, PreparedUNet)
-            network = Reusing(network if prepared else PreparedUNet(network), inner_every)
+        network = self._network(inner_every)
         scale = guidance.to(self.device)
         denoise = guided(network, condition, scale, interval, guidance_every, apart)
         with self.residency.hold("unet"):
@@ -345,6 +303,15 @@ class Pipeline:
             else:
                 fresh = fresh or partial(torch.randn_like, noise)
                 yield from STOCHASTIC[sampler](denoise, x, levels, fresh)
+
+    def _network(self, inner_every: int) -> Network:
+        """The UNet as one clip uses it."""
+        if inner_every == 1 and not self.compiled:
+            return self.unet
+        unet = self.unet if isinstance(self.unet, PreparedUNet) else PreparedUNet(self.unet)
+        recording = self.compiled and self.device.type == "cuda" and not self.residency.streaming
+        network = Recorded(unet) if recording else unet
+        return network if inner_every == 1 else Reusing(network, inner_every)
 
     def decode(
         self, latents: Latents, chunk: int | None = None, *, keep: int | None = None
@@ -377,5 +344,6 @@ class Pipeline:
             "fingerprint": self.fingerprint,
             "device": self.device.type,
             "dtype": str(self.dtype).removeprefix("torch."),
+            **({"quantize": self.quantize} if self.quantize else {}),
             "request": plan.to_dict(),
         }

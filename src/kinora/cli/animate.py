@@ -9,6 +9,7 @@ from kinora.amounts import parse_bytes
 from kinora.cli import options
 from kinora.cli.check import (
     PRECISIONS,
+    QUANTISATIONS,
     VARIANTS,
     check_choice,
     check_device,
@@ -60,6 +61,8 @@ def animate(
     device: options.Device = None,
     dtype: options.DType = None,
     vae_dtype: options.VaeDType = None,
+    quantize: options.Quantize = None,
+    compiled: options.Compile = False,
     variant: options.Variant = None,
     memory: options.Memory = None,
     yes: options.Overwrite = False,
@@ -97,6 +100,7 @@ def animate(
     check_device(device)
     check_choice("dtype", dtype, PRECISIONS)
     check_choice("vae_dtype", vae_dtype, PRECISIONS)
+    check_choice("quantize", quantize, QUANTISATIONS)
     check_choice("variant", variant, VARIANTS)
     limit = None if memory is None else parse_bytes("memory", memory)
     count = parse_count("seeds", seeds, 10_000)
@@ -110,14 +114,16 @@ def animate(
     else:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with out_of_memory(LESS_MEMORY):
-        from kinora import pipeline
+        from kinora import loading
         from kinora.cli.making import make_clips
 
-        loaded = pipeline.load(
+        loaded = loading.load(
             model,
             device=device,
             dtype=dtype,
             vae_dtype=vae_dtype,
+            quantize=quantize,
+            compiled=compiled,
             variant=variant,
             memory=limit,
             wait=False,

@@ -10,6 +10,7 @@ from kinora.errors import CheckpointError, RequestError
 
 __all__ = [
     "PRECISIONS",
+    "QUANTISATIONS",
     "VARIANTS",
     "check_choice",
     "check_device",
@@ -27,6 +28,7 @@ ALIASES: Final = {config.name: config for config in (NANO, SVD, SVD_XT, SVD_XT_1
 
 
 PRECISIONS: Final = ("float16", "bfloat16", "float32")
+QUANTISATIONS: Final = ("int8", "float8")
 VARIANTS: Final = (SVD.name, SVD_XT.name, SVD_XT_1_1.name)
 """The published models, which share their tensors' names and shapes."""
 

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from kinora.cli.check import PRECISIONS, VARIANTS
+from kinora.cli.check import PRECISIONS, QUANTISATIONS, VARIANTS
 from kinora.request import FITS, QUALITIES, SAMPLERS, SCHEDULES
 
 __all__ = [
+    "Compile",
     "DType",
     "DecodeChunk",
     "Device",
@@ -31,6 +32,7 @@ __all__ = [
     "Overwrite",
     "Photos",
     "Quality",
+    "Quantize",
     "Quiet",
     "Sampler",
     "Schedule",
@@ -243,6 +245,23 @@ VaeDType = Annotated[
         metavar="NAME",
         show_default="that of --dtype",
         help="Precision of decoding; the original decodes in float32.",
+    ),
+]
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        show_default="not at all",
+        help=f"What the UNet's linear layers multiply in: {', '.join(QUANTISATIONS)} (on a GPU). "
+        "Less time and memory; the clip changes a little.",
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Have torch compile the UNet's blocks: the first clip of each size takes minutes "
+        "longer, later ones are quicker. What was compiled is kept on disk.",
     ),
 ]
 Memory = Annotated[

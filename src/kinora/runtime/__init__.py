@@ -1,8 +1,11 @@
 """Preparing loaded networks to run: the same results in less time and memory."""
 
+from kinora.runtime.compiled import compile_blocks
 from kinora.runtime.decoder import decode
 from kinora.runtime.memory import free_memory
 from kinora.runtime.plan import Job, MemoryPlan, ample, choose
+from kinora.runtime.quantised import quantiser
+from kinora.runtime.recorded import Recorded
 from kinora.runtime.residency import Residency
 from kinora.runtime.reuse import Reusing
 from kinora.runtime.unet import PreparedUNet
@@ -11,10 +14,13 @@ __all__ = [
     "Job",
     "MemoryPlan",
     "PreparedUNet",
+    "Recorded",
     "Residency",
     "Reusing",
     "ample",
     "choose",
+    "compile_blocks",
     "decode",
     "free_memory",
+    "quantiser",
 ]

@@ -16,6 +16,7 @@ from kinora.models.resnet import ResBlock, SpaceTimeResBlock, across_time
 
 __all__ = [
     "Known",
+    "Share",
     "Shifts",
     "feed_forward",
     "res_block",
@@ -35,6 +36,11 @@ FEW = 16
 Measured at 1280 channels on two AVX2 cores, GFLOP/s as a convolution and as a product: 76 and 144
 at 2×3, 112 and 149 at 4×4, 169 and 155 at 4×6.
 """
+
+
+Share = float | Float[Tensor, ""]
+"""Of one side in a blend. A tensor where blocks are compiled, which would be done anew for every
+number; as a number it takes no temporary tensor."""
 
 
 class Known(NamedTuple):
@@ -59,17 +65,23 @@ def res_block(
     block: ResBlock,
     x: Float[Tensor, "n c y x"],
     shift: Float[Tensor, "n d"] | None = None,
-    share: float = 1.0,
+    share: Share | None = None,
 ) -> Float[Tensor, "n d y x"]:
-    """A residual block, of which only a share is added to the residual stream.
+    """A residual block.
 
     shift: what its embedding layer makes of the embedding.
+    share: of what the residual stream gains, where not all of it is added.
     """
     h = convolve(block.conv1, F.silu(block.norm1(x), inplace=True))
     if shift is not None:
         h += shift[:, :, None, None]
     h = convolve(block.conv2, F.silu(block.norm2(h), inplace=True))
-    return torch.add(x if block.skip is None else block.skip(x), h, alpha=share, out=h)
+    x = x if block.skip is None else block.skip(x)
+    if share is None:
+        return h.add_(x)
+    if isinstance(share, Tensor):
+        return x + share * h
+    return torch.add(x, h, alpha=share, out=h)
 
 
 def convolve(conv: nn.Conv2d, x: Float[Tensor, "n c y x"]) -> Float[Tensor, "n d y x"]:
@@ -92,7 +104,7 @@ def space_time_res_block(
     x: Float[Tensor, "bt c h w"],
     frames: int,
     shifts: Shifts,
-    share: float,
+    share: Share,
 ) -> Float[Tensor, "bt d h w"]:
     """share: of time in the blend; that of s and s + h is s + share · h."""
     x = res_block(block.space, x, shifts.space.repeat_interleave(frames, dim=0))
@@ -100,7 +112,7 @@ def space_time_res_block(
 
 
 def space_time_transformer(
-    block: SpaceTimeTransformer, x: Float[Tensor, "bt c h w"], known: Known, share: float
+    block: SpaceTimeTransformer, x: Float[Tensor, "bt c h w"], known: Known, share: Share
 ) -> Float[Tensor, "bt c h w"]:
     """share: of space in the blend. Tokens are moved only as they are computed."""
     b, t, h = len(known.space), len(known.frame), x.shape[2]
@@ -108,12 +120,18 @@ def space_time_transformer(
     _transformer_block(block.space, tokens, known.space.repeat_interleave(t, dim=0))
 
     space = rearrange(tokens, "(b t) n c -> b n t c", b=b)
-    time = torch.empty(space.shape, dtype=space.dtype, device=space.device)
-    torch.add(space, known.frame, out=time)
+    if torch.compiler.is_compiling():
+        time = (space + known.frame).contiguous()
+    else:
+        time = torch.empty(space.shape, dtype=space.dtype, device=space.device)
+        torch.add(space, known.frame, out=time)
     n = space.shape[1]
     _transformer_block(block.time, time.flatten(0, 1), known.time.repeat_interleave(n, dim=0))
 
-    torch.lerp(time, space, share, out=space)
+    if torch.compiler.is_compiling():
+        tokens = rearrange(torch.lerp(time, space, share), "b n t c -> (b t) n c")
+    else:
+        torch.lerp(time, space, share, out=space)
     return x + rearrange(block.proj_out(tokens), "bt (h w) c -> bt c h w", h=h)
 
 

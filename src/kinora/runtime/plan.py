@@ -13,6 +13,7 @@ from kinora.errors import DeviceError
 from kinora.models import ImageEncoder, VideoAutoencoder, VideoUNet
 from kinora.runtime.decoder import decode
 from kinora.runtime.footprint import footprint
+from kinora.runtime.quantised import is_quantised, quantised_bytes
 from kinora.runtime.streaming import passing
 from kinora.runtime.unet import PreparedUNet
 from kinora.types import Condition
@@ -38,6 +39,8 @@ class Job(NamedTuple):
     guided: bool = True
     """Whether guidance has two halves."""
     device: str = "cpu"
+    quantised: bool = False
+    """Whether the UNet's linear layers are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +101,10 @@ def choose(job: Job, budget: int, *, reread: bool) -> MemoryPlan:
     budget: bytes. reread: whether weights can be let go of and read again.
     Raises DeviceError, with the numbers, when there is none.
     """
-    plans = [predict(job, budget, **way) for way in WAYS if reread or not way.get("turns")]
+    ways = [way for way in WAYS if reread or not way.get("turns")]
+    if job.quantised:  # they can't be read a block at a time: quantising takes longer than a step
+        ways = [way for way in ways if not way.get("streaming")]
+    plans = [predict(job, budget, **way) for way in ways]
     if not reread:
         plans.append(predict(job, budget, apart=True))
     for plan in plans:
@@ -163,7 +169,9 @@ def predict(
 def weights(job: Job, network: str) -> int:
     """Bytes of a network's parameters."""
     return sum(
-        math.prod(shape) * precision(name, job.dtype, job.vae_dtype).itemsize
+        quantised_bytes(shape)
+        if job.quantised and is_quantised(name, shape)
+        else math.prod(shape) * precision(name, job.dtype, job.vae_dtype).itemsize
         for name, shape in living_shapes(job.config).items()
         if name.startswith(f"{network}.")
     )

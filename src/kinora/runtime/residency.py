@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from kinora.runtime.packed import bytes_of, pack_when_used, unpack
 from kinora.runtime.streaming import streamed
 from kinora.runtime.unet import PreparedUNet
 from kinora.weights import Networks
@@ -26,8 +27,11 @@ class Residency:
     Networks that come from no file keep what they have.
     """
 
-    def __init__(self, networks: Networks, unet: nn.Module) -> None:
-        """unet: the one that runs; of the very parameters of the networks' own."""
+    def __init__(self, networks: Networks, unet: nn.Module, *, pack: bool = False) -> None:
+        """unet: the one that runs; of the very parameters of the networks' own.
+
+        pack: rearrange its weights for a CPU's kernels as they are used.
+        """
         self.networks = networks
         self.unet = unet
         self.source = networks.source
@@ -37,6 +41,8 @@ class Residency:
         """Whether the UNet's blocks do so only while each of them works."""
         self.loading: dict[str, Future[None]] = {}
         """What a thread is still loading."""
+        self.names = {p: f"unet.{name}" for name, p in networks.unet.named_parameters()}
+        self.packing = pack_when_used(unet, self._forget) if pack and self.source else []
 
     @property
     def device(self) -> torch.device:
@@ -51,7 +57,7 @@ class Residency:
     @property
     def held(self) -> int:
         """Bytes of the weights that are held now."""
-        return sum(p.nbytes for p in self._parameters() if not p.is_meta)
+        return sum(map(bytes_of, self._parameters()))
 
     def follow(self, *, turns: bool, streaming: bool) -> None:
         """Change how weights are held; what is too much is let go of at once."""
@@ -80,8 +86,12 @@ class Residency:
             self._wait(name)
 
     def settle(self) -> None:
-        """The same for good: from now on somebody else moves them."""
+        """The same for good, as they were stored: from now on somebody else moves them."""
         self.fill()
+        for hook in self.packing:
+            hook.remove()
+        for parameter in self._parameters():
+            unpack(parameter)
         self.source = None
 
     @contextmanager
@@ -103,6 +113,11 @@ class Residency:
             else:
                 source.fill(name, module)
             yield
+
+    def _forget(self, parameter: nn.Parameter) -> None:
+        """Let go of the mapped file's pages behind a parameter that holds its values itself."""
+        if self.source is not None:
+            self.source.checkpoint.forget(self.names[parameter])
 
     def _wait(self, name: str) -> None:
         if name in self.loading:

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from kinora.runtime.recorded import Recorded
 from kinora.runtime.unet import PreparedUNet
 from kinora.types import Answers, Condition, Latents, PerClip
 
@@ -16,7 +17,7 @@ class Reusing:
     For one clip or batch: it remembers.  (Ma et al. 2023, "DeepCache")
     """
 
-    def __init__(self, unet: PreparedUNet, every: int) -> None:
+    def __init__(self, unet: PreparedUNet | Recorded, every: int) -> None:
         self.unet = unet
         self.every = every
         self.calls: dict[int, int] = {}

@@ -1,7 +1,7 @@
 """The UNet as it runs: what is the same at every step or in both halves of guidance, once."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import zip_longest
 from typing import Any, NamedTuple, cast
@@ -17,27 +17,51 @@ from kinora.models.attention import SpaceTimeTransformer
 from kinora.models.embeddings import sinusoid
 from kinora.models.resnet import SpaceTimeResBlock
 from kinora.models.unet import DownLevel
-from kinora.runtime.blocks import Known, Shifts, space_time_res_block, space_time_transformer
+from kinora.runtime.attention import quickest_attention
+from kinora.runtime.blocks import (
+    Known,
+    Share,
+    Shifts,
+    space_time_res_block,
+    space_time_transformer,
+)
 from kinora.types import Answers, Condition, Latents, PerClip
 
-__all__ = ["PreparedUNet"]
+__all__ = ["PreparedUNet", "Run"]
 
 
 OUTER = 1
 """Blocks at the end that are computed even where inner ones are reused."""
 
 
-class Resnet(nn.Module):
+class Running(nn.Module):
+    """A block and the function that computes it."""
+
+    compute: Callable[..., Tensor]
+    compiled = False
+
+    def use(self, compute: Callable[..., Tensor]) -> None:
+        """Have another function of the same arguments compute the block, a compiled one."""
+        self.compute, self.compiled = compute, True
+
+    def _share(self, share: Tensor) -> Share:
+        """As the function wants it; any number for a network without values, whose shapes count."""
+        return share[0] if self.compiled else 0.5 if share.is_meta else share.item()
+
+
+class Resnet(Running):
     """A residual block that takes its part of what was computed for all of them at once."""
+
+    compute = staticmethod(space_time_res_block)
 
     def __init__(self, block: SpaceTimeResBlock) -> None:
         super().__init__()
         self.block = block
 
     @cached_property
-    def share(self) -> float:
+    def share(self) -> Share:
         """Of the block along time in the blend."""
-        return _number((self.block.sign * self.block.mix.detach().float()).sigmoid())
+        return self._share((self.block.sign * self.block.mix.detach().float()).sigmoid())
 
     def shifts(self, embedding: Float[Tensor, "b e"]) -> Shifts:
         """What the block adds for an embedding."""
@@ -47,23 +71,25 @@ class Resnet(nn.Module):
         return Shifts(space(embedding), time(embedding))
 
     def forward(self, x: Tensor, frames: int, shifts: dict[nn.Module, Shifts]) -> Tensor:
-        return space_time_res_block(self.block, x, frames, shifts[self], self.share)
+        return self.compute(self.block, x, frames, shifts[self], self.share)
 
 
-class Transformer(nn.Module):
+class Transformer(Running):
     """A transformer that takes its part of what was computed once a clip."""
+
+    compute = staticmethod(space_time_transformer)
 
     def __init__(self, block: SpaceTimeTransformer) -> None:
         super().__init__()
         self.block = block
 
     @cached_property
-    def share(self) -> float:
+    def share(self) -> Share:
         """Of space in the blend."""
-        return _number(self.block.mix.detach().float().sigmoid())
+        return self._share(self.block.mix.detach().float().sigmoid())
 
     def forward(self, x: Tensor, known: dict[nn.Module, Known], frames: int) -> Tensor:
-        return space_time_transformer(self.block, x, known[self], self.share)
+        return self.compute(self.block, x, known[self], self.share)
 
     def know(self, context: Float[Tensor, "b 1 e"], frames: int) -> Known:
         """What does not depend on the noisy latents."""
@@ -153,12 +179,18 @@ class PreparedUNet(nn.Module):
         x = repeat(noisy, "(b t) c h w -> (r b) t c h w", r=repeats, t=t) + clip.image[:, None]
         x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         told = shifts, clip.known, t
-        if inner is None:
-            inner, skips = unet.inner(x, *told, OUTER)
-        else:
-            skips = [x, *cast(DownLevel, unet.down[0]).first(OUTER - 1, x, *told)]
-        x = unet.outer(inner, skips, *told)
+        with quickest_attention(self._largest_attention(x), x.dtype, x.device):
+            if inner is None:
+                inner, skips = unet.inner(x, *told, OUTER)
+            else:
+                skips = [x, *cast(DownLevel, unet.down[0]).first(OUTER - 1, x, *told)]
+            x = unet.outer(inner, skips, *told)
         return Run(rearrange(x, "(b t) c h w -> b t c h w", t=t), inner)
+
+    def _largest_attention(self, x: Float[Tensor, "bt c h w"]) -> tuple[int, int, int, int]:
+        """Batch, heads, tokens and channels of a head, at the first level."""
+        heads = self.unet.config.heads[0]
+        return len(x), heads, x.shape[2] * x.shape[3], x.shape[1] // heads
 
     def _begin(self, condition: Condition, frames: int) -> Clip:
         for clip in self.clips:
@@ -175,11 +207,6 @@ class PreparedUNet(nn.Module):
         )
         self.clips = [*self.clips[-1:], clip]
         return clip
-
-
-def _number(value: Tensor) -> float:
-    """A tensor's only value; any number for a network without values, whose shapes are all."""
-    return 0.5 if value.is_meta else value.item()
 
 
 def _twin(unet: VideoUNet) -> VideoUNet:

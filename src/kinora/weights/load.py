@@ -1,5 +1,6 @@
 """Load the three networks of a model from any checkpoint."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,8 @@ class Source(NamedTuple):
     device: torch.device
     dtype: torch.dtype
     vae_dtype: torch.dtype
+    prepare: Callable[[str, Tensor], Tensor] | None = None
+    """What to make of each tensor, by its name, before a network is given it."""
 
     def read(self, name: str, device: torch.device | None = None) -> Tensor:
         """A tensor ("unet.conv_in.weight") as it is loaded, on the source's device or another.
@@ -59,7 +62,8 @@ class Source(NamedTuple):
         """Give values to those parameters of a network that have none."""
         for name, parameter in module.named_parameters():
             if parameter.is_meta:
-                put(parameter, self.read(f"{network}.{name}"))
+                value = self.read(f"{network}.{name}")
+                put(parameter, self.prepare(f"{network}.{name}", value) if self.prepare else value)
 
     def clear(self, network: str, module: nn.Module) -> None:
         """Take the values from all parameters of a network, and let go of their memory."""
@@ -108,6 +112,7 @@ def load_networks(
     variant: str | None = None,
     hub: Hub = DEFAULT_HUB,
     empty: bool = False,
+    prepare: Callable[[str, Tensor], Tensor] | None = None,
 ) -> Networks:
     """Load a model.
 
@@ -117,6 +122,7 @@ def load_networks(
     variant: the published model it should be, for files that don't tell.
     hub: how to ask the hub for what isn't on disk.
     empty: leave the networks without values; all is checked but for the values themselves.
+    prepare: what to make of each tensor, by its name, before a network is given it.
 
     Nothing is held twice: modules are built without memory, the file is mapped, and each tensor is
     taken as it lies there or converted on its own (see `Source.read`).
@@ -128,7 +134,7 @@ def load_networks(
     checkpoint.check()
     mark = fingerprint(checkpoint)
     networks = meta_networks(checkpoint.config)
-    weights = Source(checkpoint, device, dtype, vae_dtype or dtype)
+    weights = Source(checkpoint, device, dtype, vae_dtype or dtype, prepare)
     for name, module in zip(NETWORKS, networks, strict=True):
         weights.clear(name, module.requires_grad_(False).eval())
         if not empty:

@@ -7,7 +7,8 @@ import torch
 
 from kinora.compat.place import dtype_name, place
 from kinora.errors import CheckpointError
-from kinora.pipeline import Pipeline, load
+from kinora.loading import load
+from kinora.pipeline import Pipeline
 from kinora.weights.hub import HUB_IDS
 
 __all__ = ["ModelManager"]

@@ -20,9 +20,10 @@ from kinora.compat.place import dtype_name, place
 from kinora.device import pick_device
 from kinora.diffusion import euler, guided
 from kinora.errors import RequestError
+from kinora.loading import load
 from kinora.media import Photo
 from kinora.models import VideoUNet
-from kinora.pipeline import Pipeline, load
+from kinora.pipeline import Pipeline
 from kinora.pixels import quantise
 from kinora.runtime import PreparedUNet
 from kinora.types import Answers, Condition, Latents, PerClip
