@@ -1,13 +1,15 @@
 """Kinora beside diffusers, on the same random weights and noise, run by run.
 
     python -m benchmarks.versus step --json step.json
+    python -m benchmarks.versus int8
     python -m benchmarks.versus decode --shape 320x576x7
     python -m benchmarks.versus clip
     python -m benchmarks.versus load
 
 Run from the root of the repository, with the test and benchmark extras installed. A step of the
-UNet, decoding and loading are those of a checkpoint of random numbers at full size, written to a
-temporary folder (5 GB); a clip is the bundled model's, from photo to frames.
+UNet, the same with int8 linear layers, decoding and loading are those of a checkpoint of random
+numbers at full size, written to a temporary folder (5 GB); a clip is the bundled model's, from
+photo to frames.
 """
 
 import argparse
@@ -29,7 +31,8 @@ from benchmarks.duel import Row, duel, report
 from kinora.compat.diffusers import StableVideoDiffusionPipeline
 from kinora.config import NANO, SVD
 from kinora.device import pick_device
-from kinora.runtime import PreparedUNet, decode
+from kinora.runtime import PreparedUNet, decode, quantiser
+from kinora.runtime.packed import pack_when_used
 from kinora.types import Condition
 from kinora.weights import convert, load_networks, save_networks
 
@@ -70,10 +73,19 @@ Shape = tuple[int, ...]
 """Height, width, frames."""
 
 
-def our_step(folder: Path, shape: Shape) -> Callable[[], Tensor]:
-    unet = PreparedUNet(load_networks(folder, device=CPU, dtype=torch.float32).unet)
+def our_step(
+    folder: Path, shape: Shape, prepare: Callable[[str, Tensor], Tensor] | None = None
+) -> Callable[[], Tensor]:
+    """As `kinora.load` prepares it."""
+    networks = load_networks(folder, device=CPU, dtype=torch.float32, prepare=prepare)
+    unet = PreparedUNet(networks.unet)
+    pack_when_used(unet, lambda parameter: None)
     x, c_noise, both = step_inputs(shape)
     return lambda: unet(x, c_noise, both)
+
+
+def our_int8_step(folder: Path, shape: Shape) -> Callable[[], Tensor]:
+    return our_step(folder, shape, quantiser("int8", CPU, torch.float32))
 
 
 def their_step(folder: Path, shape: Shape) -> Callable[[], Tensor]:
@@ -201,6 +213,7 @@ class Contest(NamedTuple):
 
 CONTESTS = {
     "step": Contest(STEPS, our_step, their_step),
+    "int8": Contest(STEPS[:1], our_int8_step, their_step),
     "decode": Contest(("320x576x7",), our_decoding, their_decoding),
     "clip": Contest((CLIP,), our_clip, their_clip, write_nano),
     "load": Contest(("1",), our_loading, their_loading),

@@ -86,49 +86,44 @@ class Extrapolation:
 
 
 def adams(denoise: Denoiser, x: Latents, sigmas: Sequence[float]) -> Iterator[Step]:
-    """Third order, one call a step: Adams' predictor and corrector in ln σ.
+    """Third order, one call a step: Adams' predictor and corrector, with D a polynomial in σ.
 
-    The clean estimate made at a predicted point is used twice: first to correct that point, then
-    to predict the next one. Both integrate, exactly, the polynomial through the estimates that are
-    known. What a step yields as x is predicted, and corrected in the step after.
-    (Zhao et al. 2023, "UniPC"; with these weights: Xue et al. 2023, "SA-Solver", at τ = 0)
+    The parabola through the last three estimates is integrated exactly over the step before, whose
+    end it corrects, and over the next one. What a step yields as x is predicted, and corrected in
+    the step after. Solvers such as DPM-Solver++ and UniPC take polynomials in ln σ, which overshoot
+    in large steps, where D levels off towards σ = 0 (docs/performance.md compares them).
+    (The exponential multistep idea: Lu et al. 2022, "DPM-Solver++"; corrector without a call of its
+    own: Zhao et al. 2023, "UniPC")
     """
     known: list[tuple[float, Latents]] = []
     start = x
     for sigma, sigma_next in pairwise(sigmas):
-        found = (sigma, at(denoise, x, sigma))
-        if known:
-            x = _integral(start, known, sigma, [*known, found])
-        start, known = x, [*known[-1:], found]
-        x = _integral(start, known, sigma_next, known)
-        yield Step(sigma_next, x, found[1])
+        known = [*known[-2:], (sigma, at(denoise, x, sigma))]
+        if len(known) > 1:
+            x = _integral(start, known[-2][0], sigma, known)
+        start = x
+        x = _integral(start, sigma, sigma_next, known)
+        yield Step(sigma_next, x, known[-1][1])
 
 
 def _integral(
-    start: Latents,
-    known: list[tuple[float, Latents]],
-    sigma: float,
-    through: list[tuple[float, Latents]],
+    start: Latents, sigma: float, sigma_next: float, known: list[tuple[float, Latents]]
 ) -> Latents:
-    """From `start`, at the last known level s, to σ: (σ/s)·start + Σ w·estimate.
+    """From σ to σ', with D the polynomial through the known estimates: r·start + Σ w·estimate.
 
-    With h = ln(s/σ), u = ln(s/level)/h a level's place and l its Lagrange polynomial, its weight
-    is w = h·e^−h·∫₀¹ e^(hu)·l(u) du. The moments of u that this takes are φ₀ = 1 − e^−h and
-    φ_k = 1 − (k/h)·φ_(k−1).
+    With r = σ'/σ and u the noise level over σ, D = Σ c_k·u^k gives x' = r·x + Σ c_k·m_k, where
+    m_0 = 1 − r, m_1 = −r·ln r and m_k = (r − r^k)/(k − 1). The step to 0 takes the last estimate.
     """
-    last, denoised = known[-1]
-    if sigma == 0:
-        return denoised
-    h = math.log(last / sigma)
-    moments = [1 - sigma / last]
-    for k in range(1, len(through)):
-        moments.append(1 - k / h * moments[-1])
-    places = [math.log(last / level) / h for level, _ in through]
-    x = sigma / last * start
-    for index, (_, estimate) in enumerate(through):
+    if sigma_next == 0:
+        return known[-1][1]
+    r = sigma_next / sigma
+    moments = [1 - r, -r * math.log(r), r - r**2]
+    places = [level / sigma for level, _ in known]
+    x = r * start
+    for index, (_, estimate) in enumerate(known):
         others = places[:index] + places[index + 1 :]
         scale = math.prod(places[index] - other for other in others)
-        weight = sum(c * m for c, m in zip(_coefficients(others), moments, strict=True)) / scale
+        weight = sum(c * m for c, m in zip(_coefficients(others), moments, strict=False)) / scale
         x = x + weight * estimate
     return x
 

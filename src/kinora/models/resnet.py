@@ -107,7 +107,10 @@ class SpaceTimeResBlock(nn.Module):
         x: Float[Tensor, "bt c h w"],
         frames: int,
         embedding: Float[Tensor, "b e"] | None = None,
+        skip: Float[Tensor, "bt s h w"] | None = None,
     ) -> Float[Tensor, "bt d h w"]:
+        """skip: more channels, which follow those of x."""
+        x = x if skip is None else torch.cat([x, skip], dim=1)
         each = None if embedding is None else embedding.repeat_interleave(frames, dim=0)
         space = self.space(x, each)
         time = across_time(lambda y: self.time(y, embedding), space, frames)

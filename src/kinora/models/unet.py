@@ -82,7 +82,7 @@ class UpLevel(nn.Module):
         """
         pairs = list(zip_longest(self.resnets, self.transformers))
         for resnet, transformer in pairs[blocks]:
-            x = resnet(torch.cat([x, skips.pop()], dim=1), t, embedding)
+            x = resnet(x, t, embedding, skips.pop())
             x = x if transformer is None else transformer(x, context, t)
         if self.upsample is not None:
             x = self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))

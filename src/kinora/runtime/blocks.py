@@ -18,17 +18,16 @@ __all__ = [
     "Known",
     "Share",
     "Shifts",
-    "feed_forward",
     "res_block",
     "space_time_res_block",
     "space_time_transformer",
 ]
 
-PIECE = 1 << 24
-"""Bytes of a feed-forward's inner values that exist at a time: it is by far the widest layer.
+PIECE = {"cpu": 1 << 24, "cuda": 1 << 27, "mps": 1 << 26}
+"""Bytes of a transformer layer's inner values that exist at a time, by device.
 
-Twice as much is beyond what the C library keeps for the next piece: on a CPU every piece then
-waits for fresh pages (12 % of a step at 128×192×14).
+Twice as much is beyond what a CPU's C library keeps for the next piece, which then waits for fresh
+pages (12 % of a step at 128×192×14). A GPU wants products large enough to fill it.
 """
 FEW = 16
 """Pixels of a frame up to which a convolution on a CPU is quicker as one product of matrices.
@@ -105,10 +104,29 @@ def space_time_res_block(
     frames: int,
     shifts: Shifts,
     share: Share,
+    skip: Float[Tensor, "bt s h w"] | None = None,
 ) -> Float[Tensor, "bt d h w"]:
     """share: of time in the blend; that of s and s + h is s + share · h."""
-    x = res_block(block.space, x, shifts.space.repeat_interleave(frames, dim=0))
+    shift = shifts.space.repeat_interleave(frames, dim=0)
+    x = _space_res_block(block.space, x, shift, skip)
     return across_time(lambda y: res_block(block.time, y, shifts.time, share), x, frames)
+
+
+def _space_res_block(
+    block: ResBlock,
+    x: Float[Tensor, "n c y x"],
+    shift: Float[Tensor, "n d"],
+    skip: Float[Tensor, "n s y x"] | None,
+) -> Float[Tensor, "n d y x"]:
+    """As frames don't see each other here, what lies between is held of some at a time."""
+    values = (2 * block.conv1.in_channels + 2 * block.conv1.out_channels) * x[0, 0].numel()
+    given = [x, shift] if skip is None else [x, shift, skip]
+    step = _at_a_time(x, values)
+    made: list[Tensor] = []
+    for part, add, *more in zip(*(torch.split(tensor, step) for tensor in given), strict=True):
+        part = torch.cat([part, *more], dim=1) if more else part
+        made.append(res_block(block, part, add))
+    return torch.cat(made) if len(made) > 1 else made[0]
 
 
 def space_time_transformer(
@@ -138,21 +156,28 @@ def space_time_transformer(
 def _transformer_block(
     block: TransformerBlock, x: Float[Tensor, "b n d"], bias: Float[Tensor, "b 1 d"]
 ) -> None:
+    """On the residual stream x itself."""
     if block.norm_in is not None and block.feed_forward_in is not None:
-        x += feed_forward(block.feed_forward_in, block.norm_in(x))
-    x += block.attention(block.norm_attention(x))
+        _feed_forward(block.feed_forward_in, block.norm_in, x)
+    # Of each token the norm's values, q, k, v and what attention gives.
+    for part in torch.split(x, _at_a_time(x, 5 * x.shape[1] * x.shape[2])):
+        part += block.attention(block.norm_attention(part))
     x += bias
-    x += feed_forward(block.feed_forward, block.norm_feed_forward(x))
+    _feed_forward(block.feed_forward, block.norm_feed_forward, x)
 
 
-def feed_forward(block: FeedForward, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-    """As many tokens at a time as PIECE allows; the result takes the place of x."""
-    tokens = x.flatten(0, 1)
-    wide = block.proj_in.out_features * tokens.element_size()
-    step = max(1, PIECE // wide)
-    for start in range(0, len(tokens), step):
-        piece = tokens[start : start + step]
-        inner, gate = block.proj_in(piece).chunk(2, dim=-1)
-        inner *= F.gelu(gate)
-        piece.copy_(block.proj_out(inner))
-    return x
+def _feed_forward(block: FeedForward, norm: nn.LayerNorm, x: Float[Tensor, "b n d"]) -> None:
+    for part in torch.split(x.flatten(0, 1), _at_a_time(x, block.proj_in.out_features)):
+        part += _geglu(block, norm(part))
+
+
+def _geglu(block: FeedForward, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+    inner, gate = block.proj_in(x).chunk(2, dim=-1)
+    inner *= F.gelu(gate)
+    return block.proj_out(inner)
+
+
+def _at_a_time(x: Tensor, values: int) -> int:
+    """How many rows of x PIECE allows for, where computing one takes so many values."""
+    limit = PIECE.get(x.device.type, PIECE["cpu"])
+    return max(1, limit // (values * x.element_size()))

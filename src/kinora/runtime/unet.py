@@ -70,8 +70,14 @@ class Resnet(Running):
         assert time is not None, "blocks of the UNet read an embedding"
         return Shifts(space(embedding), time(embedding))
 
-    def forward(self, x: Tensor, frames: int, shifts: dict[nn.Module, Shifts]) -> Tensor:
-        return self.compute(self.block, x, frames, shifts[self], self.share)
+    def forward(
+        self,
+        x: Tensor,
+        frames: int,
+        shifts: dict[nn.Module, Shifts],
+        skip: Tensor | None = None,
+    ) -> Tensor:
+        return self.compute(self.block, x, frames, shifts[self], self.share, skip)
 
 
 class Transformer(Running):
