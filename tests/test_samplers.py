@@ -1,6 +1,7 @@
 """Samplers against closed forms."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_adams_is_nearest_at_few_and_at_many_steps() -> None:
         errors = [(end(s, steps) - exact).abs().max().item() for s in (euler, dpmpp_2m, adams)]
         assert errors[2] < min(errors[:2]) / 2
     rates = [(end(adams, n) - exact).abs().max().item() for n in (40, 80, 160)]
-    assert all(before / after > 2**2.85 for before, after in zip(rates, rates[1:], strict=False))
+    assert all(before / after > 2**2.85 for before, after in pairwise(rates))
 
 
 @ALL
