@@ -3,6 +3,8 @@
 Each function does what the `forward` of the module that it is given does.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -15,9 +17,11 @@ from kinora.models.attention import FeedForward, SpaceTimeTransformer, Transform
 from kinora.models.resnet import ResBlock, SpaceTimeResBlock, across_time
 
 __all__ = [
+    "PIECE",
     "Known",
     "Share",
     "Shifts",
+    "counting_for",
     "res_block",
     "space_time_res_block",
     "space_time_transformer",
@@ -175,6 +179,16 @@ def _geglu(block: FeedForward, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     inner, gate = block.proj_in(x).chunk(2, dim=-1)
     inner *= F.gelu(gate)
     return block.proj_out(inner)
+
+
+@contextmanager
+def counting_for(device: str) -> Generator[None, None, None]:
+    """Within it, pieces on the meta device are as large as those on another."""
+    PIECE["meta"] = PIECE[device]
+    try:
+        yield
+    finally:
+        del PIECE["meta"]
 
 
 def _at_a_time(x: Tensor, values: int) -> int:

@@ -11,6 +11,7 @@ from kinora.amounts import say_bytes
 from kinora.config import ModelConfig
 from kinora.errors import DeviceError
 from kinora.models import ImageEncoder, VideoAutoencoder, VideoUNet
+from kinora.runtime.blocks import PIECE, counting_for
 from kinora.runtime.decoder import decode
 from kinora.runtime.footprint import footprint
 from kinora.runtime.quantised import is_quantised, quantised_bytes
@@ -122,14 +123,15 @@ def choose(job: Job, budget: int, *, reread: bool) -> MemoryPlan:
 def ample(job: Job, budget: int) -> bool:
     """Whether a budget is so large that nothing needs to be counted.
 
-    Counting takes some tenths of a second. The UNet needs about 14 times its widest features of
-    all frames (measured by `predict`), the decoder those of all frames and 4 more of one.
+    Counting takes some tenths of a second. The UNet needs about 10 times its widest features of
+    all frames (counted by `predict`) and its pieces, the decoder those of all frames and 4 more of
+    one.
     """
     unet, vae = job.config.unet, job.config.vae
     pixels = job.clips * job.height * job.width
     rows = pixels // vae.factor**2 * job.frames * (1 + job.guided)
     work = max(
-        28 * rows * unet.channels[0] * job.dtype.itemsize,
+        20 * rows * unet.channels[0] * job.dtype.itemsize + 3 * PIECE[job.device],
         pixels * vae.channels[0] * max(job.vae_dtype.itemsize * (2 * job.frames + 12), 4 * 10),
     )
     return BASE + sum(weights(job, name) for name in NETWORKS) + work <= budget
@@ -146,7 +148,8 @@ def predict(
     halves = 2 if job.guided and not apart else 1
     shape = (job.frames, job.width, job.height)
     encoding = others + _encoding(job.config, job.clips, job.width, job.height)
-    sampling = others + _sampling(job.config, job.dtype, halves * job.clips, *shape)
+    rows = halves * job.clips
+    sampling = others + _sampling(job.config, job.dtype, job.device, rows, *shape)
     decoding = others + _decoding(job.config, job.vae_dtype, *shape) + _pictures(job)
     if turns:
         encoding += max(image_encoder, vae)
@@ -196,12 +199,18 @@ def _encoding(config: ModelConfig, clips: int, width: int, height: int) -> int:
 @lru_cache
 @torch.no_grad()
 def _sampling(
-    config: ModelConfig, dtype: torch.dtype, rows: int, frames: int, width: int, height: int
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: str,
+    rows: int,
+    frames: int,
+    width: int,
+    height: int,
 ) -> int:
     """rows: clips at a time, the halves of guidance counted."""
     prepared = _meta_unet(config, dtype)
     sides = (height // config.vae.factor, width // config.vae.factor)
-    with torch.device("meta"):
+    with torch.device("meta"), counting_for(device):
         latents = torch.empty(rows, frames, config.unet.latent_channels, *sides)
         condition = Condition(
             image=torch.empty(rows, 1, config.unet.latent_channels, *sides),
