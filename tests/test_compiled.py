@@ -94,6 +94,18 @@ def test_without_a_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
             compile_blocks(prepared, torch.device(device))
 
 
+def test_a_failing_compiler_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(function: object, **_: object) -> object:
+        def call(*_: object) -> None:
+            raise torch._dynamo.exc.TorchDynamoException("no such header\nand much more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(DeviceError, match=r"\(no such header\); leave it out$"):
+        module._compiled(module.space_time_res_block)()
+
+
 def test_loading_and_animating_imports_no_compiler() -> None:
     """It takes half a second, and nobody asked for it."""
     script = (

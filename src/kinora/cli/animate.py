@@ -128,6 +128,8 @@ def animate(
             memory=limit,
             wait=False,
         )
+        if compiled and not quiet:
+            remark("Compiling: the first step at each size takes minutes, once")
         make_clips(loaded, jobs, printing)
 
 

@@ -7,10 +7,13 @@ the next process.
 
 import os
 import shutil
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from kinora.errors import DeviceError
 from kinora.runtime.blocks import space_time_res_block, space_time_transformer
@@ -33,13 +36,28 @@ def compile_blocks(prepared: PreparedUNet, device: torch.device) -> None:
     config = torch._dynamo.config  # pyright: ignore[reportPrivateUsage]
     config.recompile_limit = max(config.recompile_limit, VARIANTS)
     config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 4 * VARIANTS)
-    # Sizes are constants: kernels for any size would be slower.
-    res_block = torch.compile(space_time_res_block, dynamic=False)
-    transformer = torch.compile(space_time_transformer, dynamic=False)
+    res_block, transformer = _compiled(space_time_res_block), _compiled(space_time_transformer)
     for block in prepared.resnets:
         block.use(res_block)
     for block in prepared.transformers:
         block.use(transformer)
+
+
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    # Sizes are constants: kernels for any size would be slower.
+    fast = torch.compile(function, dynamic=False)
+    failure = cast(Any, torch._dynamo).exc.TorchDynamoException  # pyright: ignore[reportPrivateUsage]
+
+    def compute(*args: Any) -> Tensor:  # noqa: ANN401
+        try:
+            return fast(*args)
+        except Exception as error:
+            if not isinstance(error, failure):
+                raise
+            reason = str(error).strip().split("\n", 1)[0]
+            raise DeviceError(f"compile: torch failed at it ({reason}); leave it out") from error
+
+    return compute
 
 
 def _check_compiler(device: torch.device) -> None:
