@@ -1,7 +1,6 @@
 """Group norms whose statistics are gathered piece by piece."""
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -26,16 +25,18 @@ class Moments:
         """Sum of squared distances from the mean."""
 
     def add(self, x: Float[Tensor, "1 c y x"]) -> None:
-        step = max(1, PIECE * x.shape[2] // x.numel())
-        for start in range(0, x.shape[2], step):
-            piece = x[:, :, start : start + step].float()
-            self._add(rearrange(piece, "1 (g d) y x -> 1 g d y x", g=self.norm.num_groups))
+        for piece in torch.split(x, max(1, PIECE * x.shape[2] // x.numel()), dim=2):
+            self._add(piece.float())
 
-    def _add(self, x: Float[Tensor, "1 g d y x"]) -> None:
-        count = x[:, 0].numel()
-        variance, mean = torch.var_mean(x, dim=(0, 2, 3, 4), correction=0)
-        total, apart = self.count + count, mean - self.mean
-        self.squares += variance * count + apart**2 * (self.count * count / total)
+    def _add(self, x: Float[Tensor, "1 c y x"]) -> None:
+        groups, (_, channels, height, width) = self.norm.num_groups, x.shape
+        # The norm's own kernel, whose result is not wanted: it takes a tenth of var_mean's time.
+        _, mean, spread = torch.native_group_norm(
+            x, None, None, 1, channels, height * width, groups, 0.0
+        )
+        count = x.numel() // groups
+        total, apart = self.count + count, mean[0] - self.mean
+        self.squares += spread[0] ** -2 * count + apart**2 * (self.count * count / total)
         self.mean += apart * (count / total)
         self.count = total
 
