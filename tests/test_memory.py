@@ -14,7 +14,7 @@ import kinora
 from kinora.amounts import parse_bytes, say_bytes
 from kinora.config import NANO, SVD, SVD_XT, TINY, ModelConfig
 from kinora.errors import CheckpointError, DeviceError, RequestError
-from kinora.events import Planned
+from kinora.events import Done, Planned, Sampled
 from kinora.models import VideoAutoencoder, VideoUNet
 from kinora.request import Request
 from kinora.runtime import PreparedUNet, decode, plan
@@ -74,6 +74,33 @@ def test_networks_hold_weights_while_they_work_and_blocks_two_at_a_time(
     assert len(seen) == len(blocks)
     assert all(busy <= 2 for busy, _ in seen)
     assert all(others == [False, False] for _, others in seen)
+
+
+def test_clips_that_take_turns_within_one_another_are_the_same(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one must not take the weights away that the first one still needs."""
+    requests = [Request(image=PHOTO, seed=seed, steps=3) for seed in (0, 1)]
+    free = kinora.load(file, device="cpu")
+    expected = [free.animate_batch([request])[0].frames for request in requests]
+    pipe = kinora.load(file, device="cpu", memory="40GiB")
+    monkeypatch.setattr(plan, "WAYS", ({"turns": True},))
+    found: list[np.ndarray] = []
+    for event in pipe.stream(requests[0]):
+        if isinstance(event, Sampled) and event.step == 1:
+            found.append(pipe.animate_batch([requests[1]])[0].frames)
+        if isinstance(event, Done):
+            found.insert(0, event.clips[0].frames)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert pipe.residency.held == 0
+
+    monkeypatch.setattr(plan, "WAYS", ({"turns": True, "streaming": True},))
+    for event in pipe.stream(requests[0]):
+        if isinstance(event, Sampled) and event.step == 1:
+            with pytest.raises(DeviceError, match="streamed for another clip"):
+                pipe.animate_batch([requests[1]])
+        if isinstance(event, Done):
+            assert np.array_equal(event.clips[0].frames, expected[0])
 
 
 def test_blocks_are_told_in_the_order_in_which_they_run() -> None:

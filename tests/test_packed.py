@@ -1,5 +1,6 @@
 """Weights rearranged or quantised for kernels: what they give, and what is left of them."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import kinora
 from kinora.config import NANO, SVD_XT, TINY
 from kinora.errors import DeviceError
 from kinora.models import VideoUNet
-from kinora.runtime import PreparedUNet, quantised, quantiser
+from kinora.runtime import PreparedUNet, packed, quantised, quantiser
 from kinora.runtime.packed import Packed, bytes_of, pack_when_used, unpack
 from kinora.runtime.plan import Job, choose, predict, weights
 from kinora.runtime.quantised import is_quantised
@@ -24,6 +25,8 @@ from tests.checkpoints import SMALL, write_own
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
 CPU = torch.device("cpu")
+
+needs_onednn = pytest.mark.skipif(not packed._possible(), reason="needs oneDNN on x86")
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +49,7 @@ def inputs(frames: int, sides: tuple[int, int]) -> tuple[torch.Tensor, torch.Ten
     return torch.randn(1, frames, 4, *sides), torch.zeros(1), condition
 
 
+@needs_onednn
 def test_packed_weights_give_the_same_at_every_size_and_can_be_had_back(file: Path) -> None:
     networks = load_networks(file, device=CPU, dtype=torch.float32)
     plain, before = networks.unet, {k: v.clone() for k, v in networks.unet.state_dict().items()}
@@ -55,20 +59,21 @@ def test_packed_weights_give_the_same_at_every_size_and_can_be_had_back(file: Pa
     for given, result in expected:
         for _ in range(2):
             torch.testing.assert_close(running(*given), result, atol=1e-5, rtol=1e-5)
-    packed = [p for p in plain.parameters() if isinstance(p, Packed)]
-    assert len(packed) > 50
-    assert {id(p) for p in packed} == {id(p) for p in seen}
+    those = [p for p in plain.parameters() if isinstance(p, Packed)]
+    assert len(those) > 50
+    assert {id(p) for p in those} == {id(p) for p in seen}
 
     after = plain.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before), "as seen by all else"
     for hook in hooks:
         hook.remove()
-    for parameter in packed:
+    for parameter in those:
         unpack(parameter)
     assert not any(isinstance(p, Packed) for p in plain.parameters())
     torch.testing.assert_close(running(*expected[0][0]), expected[0][1], atol=1e-5, rtol=1e-5)
 
 
+@needs_onednn
 def test_a_pipeline_packs_and_what_it_hands_over_is_plain(file: Path, tmp_path: Path) -> None:
     pipeline = kinora.load(file, device="cpu")
     total = pipeline.residency.total
@@ -87,6 +92,45 @@ def test_a_pipeline_packs_and_what_it_hands_over_is_plain(file: Path, tmp_path: 
     assert not any(isinstance(p, Packed) for p in unet.parameters())
     pipeline.animate(PHOTO, steps=1, seed=0)
     assert not any(isinstance(p, Packed) for p in unet.parameters()), "they are someone else's now"
+
+
+@needs_onednn
+def test_packed_weights_are_written_to_by_nobody(file: Path) -> None:
+    pipeline = kinora.load(file, device="cpu")
+    pipeline.animate(PHOTO, steps=1, seed=0)
+    weight = next(p for p in pipeline.networks.unet.parameters() if isinstance(p, Packed))
+    with pytest.raises(RuntimeError, match="packed to run"):
+        weight.data.mul_(2)
+    copied = copy.deepcopy(pipeline.networks.unet).state_dict()
+    stored = load_networks(file, device=CPU, dtype=torch.float32).unet.state_dict()
+    assert all(torch.equal(copied[name], stored[name]) for name in stored)
+
+
+@needs_onednn
+def test_a_small_clip_after_a_large_one_is_as_quick_as_ever() -> None:
+    """Few pixels are multiplied as matrices, for which weights are unpacked again."""
+    networks = load_networks("nano", device=CPU, dtype=torch.float32)
+    running, config = PreparedUNet(networks.unet), networks.config.unet
+    pack_when_used(running, lambda parameter: None)
+    small, large = (
+        (
+            torch.randn(1, 2, config.latent_channels, *sides),
+            torch.zeros(1),
+            Condition(
+                torch.randn(1, 1, config.latent_channels, *sides),
+                torch.randn(1, 1, config.context_dim),
+                torch.ones(1, 3),
+            ),
+        )
+        for sides in ((8, 8), (32, 32))
+    )
+    expected = running(*small)
+    conv = networks.unet.middle.resnets[0].space.conv1
+    assert not isinstance(conv.weight, Packed)
+    running(*large)
+    assert isinstance(conv.weight, Packed)
+    torch.testing.assert_close(running(*small), expected, atol=1e-5, rtol=1e-5)
+    assert not isinstance(conv.weight, Packed)
 
 
 def test_half_precision_is_not_packed(file: Path) -> None:
@@ -180,6 +224,7 @@ def test_quantised_blocks_are_not_streamed() -> None:
         ("float8", "cpu", torch.float32, "a CPU multiplies int8 only; use int8"),
         ("int8", "cpu", torch.bfloat16, "on a CPU only together with dtype float32"),
         ("int8", "mps", torch.float32, "not possible on mps"),
+        ("float8", "cuda", torch.float16, "only together with dtype bfloat16"),
     ],
 )
 def test_what_cannot_be_quantised_is_told(

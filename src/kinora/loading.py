@@ -53,6 +53,8 @@ def load(
     prepare = None if quantize is None else quantiser(quantize, where, precision)
     if prepare is not None and compiled and where.type == "cpu":
         raise DeviceError("quantize: on a CPU quantised layers can't be compiled; leave one out")
+    if quantize == "int8" and where.type == "cuda" and not compiled:
+        raise DeviceError("quantize int8: on a GPU only together with compile")
     networks = load_networks(
         source,
         device=where,

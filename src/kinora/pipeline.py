@@ -229,7 +229,9 @@ class Pipeline:
         if self.memory is None and ample(job, budget):
             self.residency.follow(turns=False, streaming=False)
             return None
-        memory = choose(job, budget, reread=self.residency.source is not None)
+        # What is compiled holds on to the tensors that it was compiled for.
+        reread = self.residency.source is not None and not self.compiled
+        memory = choose(job, budget, reread=reread)
         self.residency.follow(turns=memory.turns, streaming=memory.streaming)
         return memory
 

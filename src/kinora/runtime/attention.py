@@ -1,6 +1,7 @@
 """The quickest of torch's kernels for attention, found by trying them."""
 
 import time
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -43,16 +44,19 @@ def _ranked(
     """Kernels by the time that they take, and last the one that takes everything."""
     # A product of matrices as large as the batch would be takes as long in parts.
     sample = torch.randn((min(shape[0], 8), *shape[1:]), dtype=dtype, device=device)
-    found = {backend: _seconds(backend, sample) for backend in CANDIDATES}
-    working = [backend for backend in CANDIDATES if found[backend] is not None]
-    return (*sorted(working, key=lambda backend: found[backend] or 0.0), SDPBackend.MATH)
+    # In fp32 there is one alone that doesn't make all of the matrix.
+    candidates = CANDIDATES if dtype != torch.float32 else (SDPBackend.EFFICIENT_ATTENTION,)
+    tried = [(_seconds(backend, sample), backend) for backend in candidates]
+    working = sorted((s, i) for i, (s, _) in enumerate(tried) if s is not None)
+    return (*(candidates[i] for _, i in working), SDPBackend.MATH)
 
 
 def _seconds(backend: SDPBackend, sample: torch.Tensor) -> float | None:
     """The best of some tries; None when it doesn't work."""
     best = float("inf")
     try:
-        with sdpa_kernel(backend):
+        with sdpa_kernel(backend), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of those that don't work here
             for _ in range(TRIES + 1):
                 torch.cuda.synchronize(sample.device)
                 start = time.perf_counter()

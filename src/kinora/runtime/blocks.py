@@ -3,8 +3,10 @@
 Each function does what the `forward` of the module that it is given does.
 """
 
+import math
 from collections.abc import Generator
 from contextlib import contextmanager
+from threading import RLock
 from typing import NamedTuple
 
 import torch
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 
 from kinora.models.attention import FeedForward, SpaceTimeTransformer, TransformerBlock
 from kinora.models.resnet import ResBlock, SpaceTimeResBlock, across_time
+from kinora.runtime.packed import unpack
 
 __all__ = [
     "PIECE",
@@ -27,12 +30,13 @@ __all__ = [
     "space_time_transformer",
 ]
 
-PIECE = {"cpu": 1 << 24, "cuda": 1 << 27, "mps": 1 << 26}
+PIECE = {"cpu": 1 << 24, "cuda": 1 << 28, "mps": 1 << 26}
 """Bytes of a transformer layer's inner values that exist at a time, by device.
 
 Twice as much is beyond what a CPU's C library keeps for the next piece, which then waits for fresh
 pages (12 % of a step at 128×192×14). A GPU wants products large enough to fill it.
 """
+COUNTING = RLock()
 FEW = 16
 """Pixels of a frame up to which a convolution on a CPU is quicker as one product of matrices.
 
@@ -91,8 +95,10 @@ def convolve(conv: nn.Conv2d, x: Float[Tensor, "n c y x"]) -> Float[Tensor, "n d
     """A convolution that keeps the size."""
     height, width = x.shape[-2:]
     few = height * width <= FEW and x.device.type in ("cpu", "meta")
-    ready = conv.weight.is_contiguous(memory_format=torch.channels_last)  # as it is loaded
-    if conv.kernel_size != (3, 3) or not (few and ready):
+    if conv.kernel_size != (3, 3) or not few:
+        return conv(x)
+    unpack(conv.weight)  # as it may be since a larger clip
+    if not conv.weight.is_contiguous(memory_format=torch.channels_last):  # as it is loaded
         return conv(x)
     padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
     squares = rearrange(padded.unfold(1, 3, 1).unfold(2, 3, 1), "n y x c i j -> (n y x) (i j c)")
@@ -171,7 +177,8 @@ def _transformer_block(
 
 
 def _feed_forward(block: FeedForward, norm: nn.LayerNorm, x: Float[Tensor, "b n d"]) -> None:
-    for part in torch.split(x.flatten(0, 1), _at_a_time(x, block.proj_in.out_features)):
+    tokens = x.flatten(0, 1)
+    for part in torch.split(tokens, _at_a_time(tokens, block.proj_in.out_features)):
         part += _geglu(block, norm(part))
 
 
@@ -184,14 +191,17 @@ def _geglu(block: FeedForward, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 @contextmanager
 def counting_for(device: str) -> Generator[None, None, None]:
     """Within it, pieces on the meta device are as large as those on another."""
-    PIECE["meta"] = PIECE[device]
-    try:
-        yield
-    finally:
-        del PIECE["meta"]
+    with COUNTING:
+        PIECE["meta"] = PIECE[device]
+        try:
+            yield
+        finally:
+            del PIECE["meta"]
 
 
 def _at_a_time(x: Tensor, values: int) -> int:
-    """How many rows of x PIECE allows for, where computing one takes so many values."""
+    """How many rows of x PIECE allows for, where computing one takes so many values: pieces of
+    about one size, as kernels don't like a small rest."""
     limit = PIECE.get(x.device.type, PIECE["cpu"])
-    return max(1, limit // (values * x.element_size()))
+    pieces = math.ceil(len(x) * values * x.element_size() / limit)
+    return math.ceil(len(x) / pieces)

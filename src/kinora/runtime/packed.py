@@ -1,6 +1,8 @@
 """Weights in the layouts that a CPU's kernels read, so that nothing is rearranged at every call."""
 
+import platform
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -39,7 +41,9 @@ class Packed(Tensor):
 
     @staticmethod
     def __new__(cls: "type[Packed]", like: Tensor, kernel: Kernel) -> "Packed":
-        made = Tensor._make_wrapper_subclass(cls, like.shape, dtype=like.dtype)
+        made = Tensor._make_wrapper_subclass(
+            cls, like.shape, strides=like.stride(), dtype=like.dtype
+        )
         assert isinstance(made, Packed)
         made.kernel = kernel
         return made
@@ -48,6 +52,13 @@ class Packed(Tensor):
 
     def __repr__(self, **_: object) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
         return f"Packed({tuple(self.shape)}, {type(self.kernel).__name__})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        """The same kernel, to which nobody can write."""
+        made = Packed(self, self.kernel)
+        return memo.setdefault(
+            id(self), nn.Parameter(made, requires_grad=False) if _is_parameter(self) else made
+        )
 
     @classmethod
     def __torch_function__(
@@ -73,6 +84,8 @@ class Packed(Tensor):
     ) -> Any:  # noqa: ANN401
         if func is torch.ops.aten.detach.default:
             return Packed(args[0], args[0].kernel)
+        if cast(Any, func)._schema.is_mutable and isinstance(args[0], Packed):
+            raise RuntimeError("this weight is packed to run: load the networks by themselves")
         args, kwargs = tree_map(_dense, (args, kwargs or {}))
         return func(*args, **(kwargs or {}))
 
@@ -104,6 +117,11 @@ class Convolution:
         self.packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
             weight, *self.shape, 1, x.shape
         )
+        self.layout = (
+            torch.channels_last
+            if weight.is_contiguous(memory_format=torch.channels_last)
+            else torch.contiguous_format
+        )
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
         return torch.ops.mkldnn._convolution_pointwise(
@@ -111,7 +129,7 @@ class Convolution:
         )
 
     def dense(self) -> Tensor:
-        return self.packed.to_dense()
+        return self.packed.to_dense().contiguous(memory_format=self.layout)
 
     def fits(self, x: Tensor) -> bool:
         # Packed for another size a convolution can be twenty times as slow; the number of frames
@@ -149,7 +167,7 @@ def _pack(
     if kernel is not None:
         if kernel.fits(x):
             return
-    elif weight.device.type != "cpu" or weight.dtype != torch.float32:
+    elif weight.device.type != "cpu" or weight.dtype != torch.float32 or not _possible():
         return
     if isinstance(layer, nn.Conv2d):
         kernel = Convolution(layer, _dense(weight).detach(), x)
@@ -162,7 +180,17 @@ def _pack(
     forget(weight)
 
 
-def unpack(weight: nn.Parameter) -> None:
+@cache
+def _possible() -> bool:
+    """oneDNN's layouts were tried on such processors; elsewhere torch's own layers stay."""
+    return torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
+
+
+def _is_parameter(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter)
+
+
+def unpack(weight: Tensor) -> None:
     """Let a packed weight be a plain one again."""
     if isinstance(weight, Packed):
         plain = nn.Parameter(weight.kernel.dense(), requires_grad=False)

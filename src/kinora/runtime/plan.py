@@ -23,8 +23,9 @@ from kinora.weights.names import NETWORKS, living_shapes
 
 __all__ = ["Job", "MemoryPlan", "ample", "choose", "predict", "weights"]
 
-BASE: Final = 400 << 20
-"""What a process on the CPU holds besides: Python, torch's libraries, scratch of its kernels."""
+BASE: Final = {"cpu": 400 << 20, "cuda": 96 << 20, "mps": 96 << 20}
+"""What is held besides: on a CPU by Python, torch's libraries and scratch of its kernels, on a GPU
+by its libraries' workspaces."""
 
 
 class Job(NamedTuple):
@@ -134,14 +135,14 @@ def ample(job: Job, budget: int) -> bool:
         20 * rows * unet.channels[0] * job.dtype.itemsize + 3 * PIECE[job.device],
         pixels * vae.channels[0] * max(job.vae_dtype.itemsize * (2 * job.frames + 12), 4 * 10),
     )
-    return BASE + sum(weights(job, name) for name in NETWORKS) + work <= budget
+    return BASE[job.device] + sum(weights(job, name) for name in NETWORKS) + work <= budget
 
 
 def predict(
     job: Job, budget: int, *, turns: bool = False, apart: bool = False, streaming: bool = False
 ) -> MemoryPlan:
     """What a way of working would hold at most."""
-    base = BASE if job.device == "cpu" else 0
+    base = BASE[job.device]
     unet, vae, image_encoder = (weights(job, name) for name in NETWORKS)
     running = _streamed_weights(job.config, job.dtype) if streaming else unet
     others = base if turns else base + unet + vae + image_encoder

@@ -57,9 +57,12 @@ def quantiser(
             raise DeviceError("quantize int8: on a CPU only together with dtype float32")
         if "onednn" not in torch.backends.quantized.supported_engines:
             raise DeviceError("quantize int8: this build of torch has no oneDNN to do it with")
+        warnings.filterwarnings("ignore", message=".*torch.quantize_per_channel")  # to be replaced
         return partial(_where_it_pays, lambda weight: Packed(weight, Int8(weight)))
     if device.type != "cuda":
         raise DeviceError(f"quantize {kind}: not possible on {device.type}; leave it out")
+    if kind == "float8" and dtype != torch.bfloat16:
+        raise DeviceError("quantize float8: only together with dtype bfloat16")
     if torch.cuda.get_device_capability(device) < CAPABILITY[kind]:
         other = ", use int8" if kind == "float8" else ""
         raise DeviceError(f"quantize {kind}: this GPU doesn't multiply such numbers{other}")
@@ -81,11 +84,9 @@ class Int8:
         largest = 127 if torch.cpu._is_vnni_supported() else 63  # pyright: ignore[reportPrivateUsage]
         scales = weight.abs().amax(dim=1).clamp_(min=1e-12) / largest
         zeros = torch.zeros(len(weight), dtype=torch.long)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tensors of this kind are said to be old-fashioned
-            self.weight: Tensor | None = torch.quantize_per_channel(
-                weight, scales, zeros, 0, torch.qint8
-            )
+        self.weight: Tensor | None = torch.quantize_per_channel(
+            weight, scales, zeros, 0, torch.qint8
+        )
         self.packed: Any = None
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
@@ -122,8 +123,10 @@ def _torchao_config(kind: str) -> Any:  # noqa: ANN401
         ) from error
     ao = cast(Any, quantization)
     if kind == "int8":
-        return ao.Int8DynamicActivationInt8WeightConfig()
-    return ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow())
+        return ao.Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
+    return ao.Float8DynamicActivationFloat8WeightConfig(
+        granularity=ao.PerRow(), set_inductor_config=False
+    )
 
 
 def _by_torchao(config: Any, weight: Tensor) -> Tensor:  # noqa: ANN401

@@ -1,14 +1,18 @@
 """Which networks hold their weights: all of them, or each only while it works."""
 
+from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from threading import Thread
 from typing import cast
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
+from kinora.errors import DeviceError
 from kinora.runtime.packed import bytes_of, pack_when_used, unpack
 from kinora.runtime.streaming import streamed
 from kinora.runtime.unet import PreparedUNet
@@ -41,8 +45,12 @@ class Residency:
         """Whether the UNet's blocks do so only while each of them works."""
         self.loading: dict[str, Future[None]] = {}
         """What a thread is still loading."""
-        self.names = {p: f"unet.{name}" for name, p in networks.unet.named_parameters()}
-        self.packing = pack_when_used(unet, self._forget) if pack and self.source else []
+        self.holders: Counter[str] = Counter()
+        """How many are within `hold` of each network."""
+        self.packing: list[RemovableHandle] = []
+        if pack and self.source is not None and self.source.device.type == "cpu":
+            names = {p: f"unet.{name}" for name, p in networks.unet.named_parameters()}
+            self.packing = pack_when_used(unet, partial(_forget, self.source, names))
 
     @property
     def device(self) -> torch.device:
@@ -67,7 +75,8 @@ class Residency:
         if turns:
             for name in NAMES:
                 self._wait(name)
-                self.source.clear(name, self._module(name))
+                if not self.holders[name]:
+                    self.source.clear(name, self._module(name))
 
     def fill(self, *, wait: bool = True) -> None:
         """Have all networks hold their weights from now on, those that work first, first.
@@ -98,26 +107,31 @@ class Residency:
     def hold(self, name: str) -> Generator[None, None, None]:
         """Within it, a network ("unet", "vae", "image_encoder") can be called.
 
-        Raises CheckpointError when its weights turn out to be damaged.
+        Raises CheckpointError when its weights turn out to be damaged, DeviceError for the UNet
+        when its blocks are streamed for another clip already.
         """
-        source, module = self.source, self._module(name)
+        source = self.source
         if source is None:
             yield
             return
         self._wait(name)
         with ExitStack() as stack:
-            if self.turns:
-                stack.callback(source.clear, name, module)
+            stack.callback(self._leave, name, source)
+            self.holders[name] += 1
             if name == "unet" and self.streaming and isinstance(self.unet, PreparedUNet):
+                if self.holders[name] > 1:
+                    raise DeviceError(
+                        "the UNet is streamed for another clip: finish or close that one first"
+                    )
                 stack.enter_context(streamed(self.unet, self.networks.unet, source))
             else:
-                source.fill(name, module)
+                source.fill(name, self._module(name))
             yield
 
-    def _forget(self, parameter: nn.Parameter) -> None:
-        """Let go of the mapped file's pages behind a parameter that holds its values itself."""
-        if self.source is not None:
-            self.source.checkpoint.forget(self.names[parameter])
+    def _leave(self, name: str, source: Source) -> None:
+        self.holders[name] -= 1
+        if self.turns and not self.holders[name]:
+            source.clear(name, self._module(name))
 
     def _wait(self, name: str) -> None:
         if name in self.loading:
@@ -128,6 +142,11 @@ class Residency:
 
     def _module(self, name: str) -> nn.Module:
         return cast(nn.Module, getattr(self.networks, name))
+
+
+def _forget(source: Source, names: dict[nn.Parameter, str], parameter: nn.Parameter) -> None:
+    """Let go of the mapped file's pages behind a parameter that holds its values itself."""
+    source.checkpoint.forget(names[parameter])
 
 
 def _load(source: Source, networks: Networks, done: dict[str, Future[None]]) -> None:

@@ -73,6 +73,8 @@ class _Stream:
         self.blocks, self.names, self.source, self.thread = blocks, names, source, thread
         cuda = source.device.type == "cuda"
         self.side = torch.cuda.Stream(source.device) if cuda else None
+        self.done: dict[int, torch.Event] = {}
+        """When the device has finished with a block that was left."""
         self.pinned: dict[nn.Parameter, Tensor] = {}
         self.next: _Load | None = None
 
@@ -88,14 +90,16 @@ class _Stream:
         load = self.next if self.next and self.next.block == index else self.load(index)
         tensors, event = load.tensors.result()
         if event is not None:
-            torch.cuda.current_stream().wait_event(event)
+            torch.cuda.current_stream(self.source.device).wait_event(event)
         for parameter, tensor in zip(self.blocks[index], tensors, strict=True):
             if event is not None:
-                tensor.record_stream(torch.cuda.current_stream())
+                tensor.record_stream(torch.cuda.current_stream(self.source.device))
             put(parameter, tensor)
         self.next = self.load((index + 1) % len(self.blocks))
 
     def leave(self, index: int) -> None:
+        if self.side is not None:
+            self.done[index] = torch.cuda.current_stream(self.source.device).record_event()
         for parameter in self.blocks[index]:
             self.source.take(self.names[parameter], parameter)
 
@@ -108,6 +112,9 @@ class _Stream:
         if self.side is None:
             return [self.source.read(self.names[p]) for p in parameters], None
         host = [self.pin(p) for p in parameters]
+        before = self.done.pop((index - 2) % len(self.blocks), None)
+        if before is not None:  # or the copies would run ahead of the work, and fill the device
+            before.synchronize()
         with torch.cuda.stream(self.side):
             tensors = [t.to(self.source.device, non_blocking=True) for t in host]
             return tensors, self.side.record_event()

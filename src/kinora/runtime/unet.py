@@ -27,7 +27,7 @@ from kinora.runtime.blocks import (
 )
 from kinora.types import Answers, Condition, Latents, PerClip
 
-__all__ = ["PreparedUNet", "Run"]
+__all__ = ["Clip", "PreparedUNet", "Run"]
 
 
 OUTER = 1
@@ -173,7 +173,7 @@ class PreparedUNet(nn.Module):
             OUTER last blocks on the way up are computed, with what they need of the way down.
         """
         unet, (n, t) = self.unet, x.shape[:2]
-        clip = self._begin(condition, t)
+        clip = self.begin(condition, t)
         repeats = len(condition.vector) // n
         embedding = unet.embed(c_noise.repeat(repeats), condition.vector)
         shifts = {m: m.shifts(embedding) for m in self.resnets}
@@ -198,10 +198,17 @@ class PreparedUNet(nn.Module):
         heads = self.unet.config.heads[0]
         return len(x), heads, x.shape[2] * x.shape[3], x.shape[1] // heads
 
-    def _begin(self, condition: Condition, frames: int) -> Clip:
+    def begin(self, condition: Condition, frames: int, known: Clip | None = None) -> Clip:
+        """What is computed once a clip; of the two latest it is known.
+
+        known: what an earlier call gave, if it is at hand.
+        """
         for clip in self.clips:
             if clip.condition is condition and clip.frames == frames:
                 return clip
+        if known is not None:
+            self.clips = [*self.clips[-1:], known]
+            return known
         weight = self.conv_in.weight
         image = condition.image.to(weight.dtype)
         context = condition.context.to(weight.dtype)
