@@ -71,14 +71,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="nano")
     parser.add_argument("--photos", type=Path, default=Path("examples"))
+    parser.add_argument("--only", nargs="+", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     exact = clips(kinora.load(options.model, device="cpu"), options.photos)
     rows: list[dict[str, Any]] = []
     print("| format | latent rms | PSNR of frames, dB | largest difference of a byte |")
     print("|---|---|---|---|", flush=True)
-    for name, load in FORMATS.items():
-        found = clips(load(options.model), options.photos)
+    for name in options.only:
+        found = clips(FORMATS[name](options.model), options.photos)
         rms = [(a - b).square().mean().sqrt().item() for (a, _), (b, _) in zip(found, exact,
                strict=True)]  # fmt: skip
         apart = np.stack([a.astype(float) - b for (_, a), (_, b) in zip(found, exact, strict=True)])
