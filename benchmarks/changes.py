@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import kinora
-from benchmarks.quality import PAIRS
+from benchmarks.quality import PAIRS, finish
 from kinora.runtime import PreparedUNet
 from kinora.runtime.unet import Run
 from kinora.types import Answers, Condition, Latents, PerClip
@@ -135,10 +135,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axes.plot([], [], color=shades(0.5), lw=0.7, label="single blocks, first dark, last light")
     axes.set(xscale="log", yscale="log", xlabel="noise level σ", ylabel=rows[0]["unit"])
     axes.invert_xaxis()
-    axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
+    finish(figure, axes, path)
 
 
 if __name__ == "__main__":

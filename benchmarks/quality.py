@@ -20,6 +20,8 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -213,6 +215,11 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.annotate(quality, (r["calls"], r["ours"]), xytext=(6, 6), textcoords="offset points")
     axes.set(xscale="log", yscale="log", xlabel="calls of the UNet, both halves of guidance")
     axes.set_ylabel(f"rms of latents from {REFERENCE} steps (latents have variance 1)")
+    finish(figure, axes, path)
+
+
+def finish(figure: Figure, axes: Axes, path: Path) -> None:
+    """A grid and a legend, and into the file."""
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
