@@ -1,15 +1,18 @@
 """Kinora beside diffusers, on the same random weights and noise, run by run.
 
     python -m benchmarks.versus step --json step.json
+    python -m benchmarks.versus step-chunked
     python -m benchmarks.versus int8
     python -m benchmarks.versus decode --shape 320x576x7
+    python -m benchmarks.versus decode-chunked
     python -m benchmarks.versus clip
     python -m benchmarks.versus load
 
 Run from the root of the repository, with the test and benchmark extras installed. A step of the
 UNet, the same with int8 linear layers, decoding and loading are those of a checkpoint of random
 numbers at full size, written to a temporary folder (5 GB); a clip is the bundled model's, from
-photo to frames.
+photo to frames. Chunked is diffusers with its forward chunking, and decoding two frames at a time,
+beside what we do anyway. The shapes of loading are the bits of the numbers that it ends in.
 """
 
 import argparse
@@ -88,13 +91,15 @@ def our_int8_step(folder: Path, shape: Shape) -> Callable[[], Tensor]:
     return our_step(folder, shape, quantiser("int8", CPU, torch.float32))
 
 
-def their_step(folder: Path, shape: Shape) -> Callable[[], Tensor]:
+def their_step(folder: Path, shape: Shape, *, chunked: bool = False) -> Callable[[], Tensor]:
     from diffusers import UNetSpatioTemporalConditionModel
 
     unet: Any = UNetSpatioTemporalConditionModel.from_pretrained(
         folder, subfolder="unet", torch_dtype=torch.float32
     )
     parity.mend(unet.requires_grad_(False).eval())
+    if chunked:
+        unet.enable_forward_chunking()
     x, c_noise, both = step_inputs(shape)
     inputs = parity.UNetInputs(torch.cat([x, x]), torch.cat([c_noise, c_noise]), both)
     return lambda: parity.run_theirs(unet, inputs)
@@ -115,7 +120,7 @@ def our_decoding(folder: Path, shape: Shape) -> Callable[[], Tensor]:
     return lambda: decode(vae, latents)[0]
 
 
-def their_decoding(folder: Path, shape: Shape) -> Callable[[], Tensor]:
+def their_decoding(folder: Path, shape: Shape, *, chunk: int | None = None) -> Callable[[], Tensor]:
     from diffusers import AutoencoderKLTemporalDecoder
 
     vae: Any = AutoencoderKLTemporalDecoder.from_pretrained(
@@ -123,7 +128,8 @@ def their_decoding(folder: Path, shape: Shape) -> Callable[[], Tensor]:
     )
     vae.requires_grad_(False).eval()
     latents = decode_inputs(shape)
-    return lambda: vae.decode(latents[0], num_frames=latents.shape[1]).sample
+    parts = torch.split(latents[0], chunk or shape[2])
+    return lambda: torch.cat([vae.decode(part, num_frames=len(part)).sample for part in parts])
 
 
 def decode_inputs(shape: Shape) -> Tensor:
@@ -182,19 +188,21 @@ def clip_of(pipeline: Any, shape: Shape) -> Callable[[], Tensor]:  # noqa: ANN40
     return call
 
 
-def our_loading(folder: Path, _: Shape) -> Callable[[], Tensor]:
+def our_loading(folder: Path, shape: Shape) -> Callable[[], Tensor]:
     def call() -> Tensor:
-        networks = kinora.load(folder, device="cpu", dtype="float16").networks
+        networks = kinora.load(folder, device="cpu", dtype=f"float{shape[0]}").networks
         return touched(networks.unet, networks.vae, networks.image_encoder)
 
     return call
 
 
-def their_loading(folder: Path, _: Shape) -> Callable[[], Tensor]:
+def their_loading(folder: Path, shape: Shape) -> Callable[[], Tensor]:
     from diffusers import StableVideoDiffusionPipeline as Theirs
 
+    dtype = {16: torch.float16, 32: torch.float32}[shape[0]]
+
     def call() -> Tensor:
-        pipeline: Any = Theirs.from_pretrained(folder, torch_dtype=torch.float16)
+        pipeline: Any = Theirs.from_pretrained(folder, torch_dtype=dtype)
         return touched(pipeline.unet, pipeline.vae, pipeline.image_encoder)
 
     return call
@@ -221,10 +229,12 @@ class Contest(NamedTuple):
 
 CONTESTS = {
     "step": Contest(STEPS, our_step, their_step),
+    "step-chunked": Contest(STEPS[:1], our_step, partial(their_step, chunked=True)),
     "int8": Contest(STEPS[:1], our_int8_step, their_step),
     "decode": Contest(("320x576x7",), our_decoding, their_decoding),
+    "decode-chunked": Contest(("256x256x8",), our_decoding, partial(their_decoding, chunk=2)),
     "clip": Contest((CLIP,), our_clip, their_clip, write_nano),
-    "load": Contest(("1",), our_loading, their_loading),
+    "load": Contest(("16", "32"), our_loading, their_loading),
 }
 
 

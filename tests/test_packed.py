@@ -225,6 +225,7 @@ def test_quantised_blocks_are_not_streamed() -> None:
         ("int8", "cpu", torch.bfloat16, "on a CPU only together with dtype float32"),
         ("int8", "mps", torch.float32, "not possible on mps"),
         ("float8", "cuda", torch.float16, "only together with dtype bfloat16"),
+        ("int8", "cuda", torch.float16, "on a GPU only together with compile"),
     ],
 )
 def test_what_cannot_be_quantised_is_told(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kinora.amounts import parse_bytes
 from kinora.device import pick_device, pick_dtype
-from kinora.errors import DeviceError, KinoraWarning
+from kinora.errors import KinoraWarning
 from kinora.pipeline import Pipeline
 from kinora.runtime import PreparedUNet, quantiser
 from kinora.weights import DEFAULT_HUB, Hub, load_networks
@@ -50,11 +50,9 @@ def load(
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
     limit = None if memory is None else parse_bytes("memory", memory)
-    prepare = None if quantize is None else quantiser(quantize, where, precision)
-    if prepare is not None and compiled and where.type == "cpu":
-        raise DeviceError("quantize: on a CPU quantised layers can't be compiled; leave one out")
-    if quantize == "int8" and where.type == "cuda" and not compiled:
-        raise DeviceError("quantize int8: on a GPU only together with compile")
+    prepare = None
+    if quantize is not None:
+        prepare = quantiser(quantize, where, precision, compiled=compiled)
     networks = load_networks(
         source,
         device=where,

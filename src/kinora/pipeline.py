@@ -20,13 +20,10 @@ from kinora.pixels import quantise, to_pixels
 from kinora.request import Photo, Plan, Request, agree
 from kinora.runtime import (
     Job,
-    MemoryPlan,
     PreparedUNet,
     Recorded,
     Residency,
     Reusing,
-    ample,
-    choose,
     compile_blocks,
     decode,
     free_memory,
@@ -56,14 +53,13 @@ class Pipeline:
         compiled: whether blocks are compiled, and steps recorded where that is possible.
         """
         self.networks = networks
-        self.memory = memory
         self.quantize = quantize
         self.compiled = compiled
         self.config = networks.config
         self.unet, self.vae = unet or networks.unet, networks.vae
         self.image_encoder = networks.image_encoder
         self.fingerprint = networks.fingerprint
-        self.residency = Residency(networks, self.unet, pack=not compiled)
+        self.residency = Residency(networks, self.unet, limit=memory, compiled=compiled)
         if compiled and isinstance(self.unet, PreparedUNet):
             compile_blocks(self.unet, self.device)
 
@@ -73,15 +69,8 @@ class Pipeline:
         wait: until all is loaded; otherwise the first networks may work meanwhile.
         Raises CheckpointError when weights turn out to be damaged.
         """
-        if self.residency.total <= 0.9 * self.budget:
+        if self.residency.total <= 0.9 * self.residency.budget:
             self.residency.fill(wait=wait)
-
-    @property
-    def budget(self) -> int:
-        """Bytes that may be held."""
-        if self.memory is not None:
-            return self.memory
-        return self.residency.held + free_memory(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -158,7 +147,7 @@ class Pipeline:
         for caution in dict.fromkeys(c for request in asked for c in request.cautions(self.config)):
             warnings.warn(caution, KinoraWarning, stacklevel=2)
 
-        memory = self._plan_memory(plans)
+        memory = self.residency.arrange(self._job(plans))
         if memory is not None:
             yield Planned(memory)
         draws = [Draws(plan, self.config) for plan in plans]
@@ -208,32 +197,21 @@ class Pipeline:
             )
         )
 
-    def _plan_memory(self, plans: Sequence[Plan]) -> MemoryPlan | None:
-        """What to do to stay within memory, and do it; nothing to think of where there is plenty.
-
-        Raises DeviceError when there is too little, whatever is done.
-        """
-        shared, budget = plans[0], self.budget
-        job = Job(
+    def _job(self, plans: Sequence[Plan]) -> Job:
+        """What takes memory of these clips, all of one size."""
+        (width, height), frames = plans[0].size, plans[0].frames
+        return Job(
             config=self.config,
             dtype=self.dtype,
             vae_dtype=next(self.vae.decoder.parameters()).dtype,
             clips=len(plans),
-            frames=shared.frames,
-            width=shared.size[0],
-            height=shared.size[1],
+            frames=frames,
+            width=width,
+            height=height,
             guided=any(plan.guidance != (1.0, 1.0) for plan in plans),
             device=self.device.type,
             quantised=self.quantize is not None,
         )
-        if self.memory is None and ample(job, budget):
-            self.residency.follow(turns=False, streaming=False)
-            return None
-        # What is compiled holds on to the tensors that it was compiled for.
-        reread = self.residency.source is not None and not self.compiled
-        memory = choose(job, budget, reread=reread)
-        self.residency.follow(turns=memory.turns, streaming=memory.streaming)
-        return memory
 
     @torch.no_grad()
     def encode(

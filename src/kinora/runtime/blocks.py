@@ -129,14 +129,20 @@ def _space_res_block(
     skip: Float[Tensor, "n s y x"] | None,
 ) -> Float[Tensor, "n d y x"]:
     """As frames don't see each other here, what lies between is held of some at a time."""
-    values = (2 * block.conv1.in_channels + 2 * block.conv1.out_channels) * x[0, 0].numel()
-    given = [x, shift] if skip is None else [x, shift, skip]
-    step = _at_a_time(x, values)
-    made: list[Tensor] = []
-    for part, add, *more in zip(*(torch.split(tensor, step) for tensor in given), strict=True):
-        part = torch.cat([part, *more], dim=1) if more else part
-        made.append(res_block(block, part, add))
-    return torch.cat(made) if len(made) > 1 else made[0]
+    channels = block.conv1.out_channels
+    pieces = _pieces(x, (2 * block.conv1.in_channels + 2 * channels) * x[0, 0].numel())
+
+    def piece(rows: slice) -> Tensor:
+        part = x[rows] if skip is None else torch.cat([x[rows], skip[rows]], dim=1)
+        return res_block(block, part, shift[rows])
+
+    if pieces[0].stop >= len(x):
+        return piece(pieces[0])
+    sizes = len(x), channels, *x.shape[2:]
+    made = torch.empty(sizes, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    for rows in pieces:
+        made[rows] = piece(rows)
+    return made
 
 
 def space_time_transformer(
@@ -170,7 +176,8 @@ def _transformer_block(
     if block.norm_in is not None and block.feed_forward_in is not None:
         _feed_forward(block.feed_forward_in, block.norm_in, x)
     # Of each token the norm's values, q, k, v and what attention gives.
-    for part in torch.split(x, _at_a_time(x, 5 * x.shape[1] * x.shape[2])):
+    for rows in _pieces(x, 5 * x.shape[1] * x.shape[2]):
+        part = x[rows]
         part += block.attention(block.norm_attention(part))
     x += bias
     _feed_forward(block.feed_forward, block.norm_feed_forward, x)
@@ -178,7 +185,8 @@ def _transformer_block(
 
 def _feed_forward(block: FeedForward, norm: nn.LayerNorm, x: Float[Tensor, "b n d"]) -> None:
     tokens = x.flatten(0, 1)
-    for part in torch.split(tokens, _at_a_time(tokens, block.proj_in.out_features)):
+    for rows in _pieces(tokens, block.proj_in.out_features):
+        part = tokens[rows]
         part += _geglu(block, norm(part))
 
 
@@ -190,7 +198,8 @@ def _geglu(block: FeedForward, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 
 @contextmanager
 def counting_for(device: str) -> Generator[None, None, None]:
-    """Within it, pieces on the meta device are as large as those on another."""
+    """Within it, pieces on the meta device are as large as those on another, and the first of them
+    stands for all: what exists at most at a time is the same."""
     with COUNTING:
         PIECE["meta"] = PIECE[device]
         try:
@@ -199,9 +208,12 @@ def counting_for(device: str) -> Generator[None, None, None]:
             del PIECE["meta"]
 
 
-def _at_a_time(x: Tensor, values: int) -> int:
-    """How many rows of x PIECE allows for, where computing one takes so many values: pieces of
+def _pieces(x: Tensor, values: int) -> list[slice]:
+    """Rows of x by as many as PIECE allows for, where computing one takes so many values: pieces of
     about one size, as kernels don't like a small rest."""
-    limit = PIECE.get(x.device.type, PIECE["cpu"])
-    pieces = math.ceil(len(x) * values * x.element_size() / limit)
-    return math.ceil(len(x) / pieces)
+    kind = x.device.type
+    limit = PIECE.get(kind, PIECE["cpu"])
+    count = math.ceil(len(x) * values * x.element_size() / limit)
+    step = math.ceil(len(x) / count)
+    end = step if kind == "meta" and kind in PIECE else len(x)
+    return [slice(start, start + step) for start in range(0, end, step)]

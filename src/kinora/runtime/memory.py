@@ -1,11 +1,13 @@
 """How much memory there is, and how much is free."""
 
+import ctypes
+import sys
 from pathlib import Path
 
 import psutil
 import torch
 
-__all__ = ["free_memory"]
+__all__ = ["free_memory", "trim"]
 
 CGROUP = Path("/sys/fs/cgroup")
 """Where Linux tells a container its limits."""
@@ -30,3 +32,12 @@ def _container_limit() -> int:
         return 2**63 - 1 if limit == "max" else max(0, int(limit) - used)
     except (OSError, ValueError):
         return 2**63 - 1
+
+
+def trim() -> None:
+    """Hand memory that was freed back to the system: glibc keeps what lies between things that are
+    in use, 0.4 GiB once all weights of SVD's UNet were packed."""
+    if sys.platform == "linux":
+        release = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none
+        if release is not None:
+            release(0)

@@ -106,12 +106,14 @@ def choose(job: Job, budget: int, *, reread: bool) -> MemoryPlan:
     ways = [way for way in WAYS if reread or not way.get("turns")]
     if job.quantised:  # they can't be read a block at a time: quantising takes longer than a step
         ways = [way for way in ways if not way.get("streaming")]
-    plans = [predict(job, budget, **way) for way in ways]
     if not reread:
-        plans.append(predict(job, budget, apart=True))
-    for plan in plans:
+        ways.append({"apart": True})
+    plans: list[MemoryPlan] = []
+    for way in ways:
+        plan = predict(job, budget, **way)
         if plan.peak <= budget:
             return plan
+        plans.append(plan)
     least = min(plans, key=lambda plan: plan.peak)
     raise DeviceError(
         f"not enough memory: {job.frames} frames of {job.width}x{job.height} with "

@@ -41,32 +41,44 @@ def quantised_bytes(shape: tuple[int, ...]) -> int:
 
 
 def quantiser(
-    kind: str, device: torch.device, dtype: torch.dtype
+    kind: str, device: torch.device, dtype: torch.dtype, *, compiled: bool = False
 ) -> Callable[[str, Tensor], Tensor]:
     """What turns weights, by their names, into quantised ones where that pays.
 
-    kind: "int8" or "float8". dtype: of what isn't quantised.
+    kind: "int8" or "float8". dtype: of what isn't quantised. compiled: whether blocks will be.
     Raises DeviceError when the kind is unknown, the device can't do it, or torchao is missing.
     """
     if kind not in CAPABILITY:
         raise DeviceError(f"quantize {kind!r}: must be one of {', '.join(CAPABILITY)}")
     if device.type == "cpu":
-        if kind != "int8":
-            raise DeviceError(f"quantize {kind}: a CPU multiplies int8 only; use int8")
-        if dtype != torch.float32:
-            raise DeviceError("quantize int8: on a CPU only together with dtype float32")
-        if "onednn" not in torch.backends.quantized.supported_engines:
-            raise DeviceError("quantize int8: this build of torch has no oneDNN to do it with")
+        _check_cpu(kind, dtype, compiled)
         warnings.filterwarnings("ignore", message=".*torch.quantize_per_channel")  # to be replaced
         return partial(_where_it_pays, lambda weight: Packed(weight, Int8(weight)))
     if device.type != "cuda":
         raise DeviceError(f"quantize {kind}: not possible on {device.type}; leave it out")
+    _check_cuda(kind, device, dtype, compiled)
+    return partial(_where_it_pays, partial(_by_torchao, _torchao_config(kind)))
+
+
+def _check_cpu(kind: str, dtype: torch.dtype, compiled: bool) -> None:
+    if kind != "int8":
+        raise DeviceError(f"quantize {kind}: a CPU multiplies int8 only; use int8")
+    if dtype != torch.float32:
+        raise DeviceError("quantize int8: on a CPU only together with dtype float32")
+    if compiled:
+        raise DeviceError("quantize: on a CPU quantised layers can't be compiled; leave one out")
+    if "onednn" not in torch.backends.quantized.supported_engines:
+        raise DeviceError("quantize int8: this build of torch has no oneDNN to do it with")
+
+
+def _check_cuda(kind: str, device: torch.device, dtype: torch.dtype, compiled: bool) -> None:
     if kind == "float8" and dtype != torch.bfloat16:
         raise DeviceError("quantize float8: only together with dtype bfloat16")
+    if kind == "int8" and not compiled:
+        raise DeviceError("quantize int8: on a GPU only together with compile")
     if torch.cuda.get_device_capability(device) < CAPABILITY[kind]:
         other = ", use int8" if kind == "float8" else ""
         raise DeviceError(f"quantize {kind}: this GPU doesn't multiply such numbers{other}")
-    return partial(_where_it_pays, partial(_by_torchao, _torchao_config(kind)))
 
 
 def _where_it_pays(quantise: Callable[[Tensor], Tensor], name: str, tensor: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from kinora.errors import DeviceError
+from kinora.runtime.memory import free_memory, trim
 from kinora.runtime.packed import bytes_of, pack_when_used, unpack
+from kinora.runtime.plan import Job, MemoryPlan, ample, choose
 from kinora.runtime.streaming import streamed
 from kinora.runtime.unet import PreparedUNet
 from kinora.weights import Networks
@@ -25,20 +27,35 @@ NAMES = ("vae", "image_encoder", "unet")
 """In the order in which they work."""
 
 
+LOOSE = 512 << 20
+"""Bytes that packing may free before memory is trimmed, which takes some hundredths of a second."""
+
+
 class Residency:
     """The networks of a model, whose weights can be let go of and read again.
 
     Networks that come from no file keep what they have.
     """
 
-    def __init__(self, networks: Networks, unet: nn.Module, *, pack: bool = False) -> None:
+    def __init__(
+        self,
+        networks: Networks,
+        unet: nn.Module,
+        *,
+        limit: int | None = None,
+        compiled: bool = False,
+    ) -> None:
         """unet: the one that runs; of the very parameters of the networks' own.
 
-        pack: rearrange its weights for a CPU's kernels as they are used.
+        limit: bytes that may be held; what is free when left out.
+        compiled: whether the UNet's blocks are; then they hold on to the tensors that they were
+            compiled for. Else, on a CPU, weights are packed for its kernels as they are used.
         """
         self.networks = networks
         self.unet = unet
         self.source = networks.source
+        self.limit = limit
+        self.compiled = compiled
         self.turns = False
         """Whether networks hold weights only within `hold`."""
         self.streaming = False
@@ -48,9 +65,11 @@ class Residency:
         self.holders: Counter[str] = Counter()
         """How many are within `hold` of each network."""
         self.packing: list[RemovableHandle] = []
-        if pack and self.source is not None and self.source.device.type == "cpu":
+        self.loose = 0
+        """Bytes that packing has freed since memory was last trimmed."""
+        if not compiled and self.source is not None and self.source.device.type == "cpu":
             names = {p: f"unet.{name}" for name, p in networks.unet.named_parameters()}
-            self.packing = pack_when_used(unet, partial(_forget, self.source, names))
+            self.packing = pack_when_used(unet, partial(self._packed, self.source, names))
 
     @property
     def device(self) -> torch.device:
@@ -66,6 +85,24 @@ class Residency:
     def held(self) -> int:
         """Bytes of the weights that are held now."""
         return sum(map(bytes_of, self._parameters()))
+
+    @property
+    def budget(self) -> int:
+        """Bytes that may be held."""
+        return self.held + free_memory(self.device) if self.limit is None else self.limit
+
+    def arrange(self, job: Job) -> MemoryPlan | None:
+        """Plan how a job stays within the budget, and follow that; None where there is plenty.
+
+        Raises DeviceError when there is too little, whatever is done.
+        """
+        budget = self.budget
+        if self.limit is None and ample(job, budget):
+            self.follow(turns=False, streaming=False)
+            return None
+        plan = choose(job, budget, reread=self.source is not None and not self.compiled)
+        self.follow(turns=plan.turns, streaming=plan.streaming)
+        return plan
 
     def follow(self, *, turns: bool, streaming: bool) -> None:
         """Change how weights are held; what is too much is let go of at once."""
@@ -130,8 +167,20 @@ class Residency:
 
     def _leave(self, name: str, source: Source) -> None:
         self.holders[name] -= 1
+        if self.device.type == "cpu":
+            trim()  # the next network works with other sizes
         if self.turns and not self.holders[name]:
             source.clear(name, self._module(name))
+
+    def _packed(
+        self, source: Source, names: dict[nn.Parameter, str], parameter: nn.Parameter
+    ) -> None:
+        """A parameter holds its values itself by now: let go of the mapped file's pages."""
+        source.checkpoint.forget(names[parameter])
+        self.loose += parameter.nbytes
+        if self.loose > LOOSE:
+            self.loose = 0
+            trim()
 
     def _wait(self, name: str) -> None:
         if name in self.loading:
@@ -142,11 +191,6 @@ class Residency:
 
     def _module(self, name: str) -> nn.Module:
         return cast(nn.Module, getattr(self.networks, name))
-
-
-def _forget(source: Source, names: dict[nn.Parameter, str], parameter: nn.Parameter) -> None:
-    """Let go of the mapped file's pages behind a parameter that holds its values itself."""
-    source.checkpoint.forget(names[parameter])
 
 
 def _load(source: Source, networks: Networks, done: dict[str, Future[None]]) -> None:
