@@ -3,8 +3,7 @@
     python -m benchmarks.kernels --json kernels.json
 
 Of both halves of guidance and 14 frames at 128×192, in GFLOP/s: medians of calls in turns. What
-`runtime/blocks.py` and `runtime/packed.py` choose rests on this. Run from the root of the
-repository.
+`runtime/packed.py` does rests on this. Run from the root of the repository.
 """
 
 import argparse
@@ -20,7 +19,6 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kinora.runtime.blocks import convolve
 from kinora.runtime.packed import Convolution, Linear
 from kinora.runtime.quantised import Int8
 
@@ -95,7 +93,6 @@ def in_space(channels: int, frames: int, height: int, width: int) -> Case:
         "rows of channels": lambda: F.conv2d(x, rows_of_channels, conv.bias, padding=1),
         "packed": lambda: packed(x_last, conv.bias),
         "as a product": lambda: product(conv, x_last),
-        "as Kinora calls it": lambda: convolve(conv, x_last),
     }
     name = f"3x3 convolution, {channels} channels, {frames} frames of {height}x{width}"
     return Case(name, 2 * 9 * channels**2 * frames * height * width, ways)

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from kinora.models.attention import FeedForward, SpaceTimeTransformer, TransformerBlock
 from kinora.models.resnet import ResBlock, SpaceTimeResBlock, across_time
-from kinora.runtime.packed import unpack
 
 __all__ = [
     "PIECE",
@@ -37,13 +36,6 @@ Twice as much is beyond what a CPU's C library keeps for the next piece, which t
 pages (12 % of a step at 128×192×14). A GPU wants products large enough to fill it.
 """
 COUNTING = RLock()
-FEW = 16
-"""Pixels of a frame up to which a convolution on a CPU is quicker as one product of matrices.
-
-Measured at 1280 channels on two AVX2 cores, GFLOP/s as a convolution and as a product: 76 and 144
-at 2×3, 112 and 149 at 4×4, 169 and 155 at 4×6.
-"""
-
 
 Share = float | Float[Tensor, ""]
 """Of one side in a blend. A tensor where blocks are compiled, which would be done anew for every
@@ -79,33 +71,16 @@ def res_block(
     shift: what its embedding layer makes of the embedding.
     share: of what the residual stream gains, where not all of it is added.
     """
-    h = convolve(block.conv1, F.silu(block.norm1(x), inplace=True))
+    h = block.conv1(F.silu(block.norm1(x), inplace=True))
     if shift is not None:
         h += shift[:, :, None, None]
-    h = convolve(block.conv2, F.silu(block.norm2(h), inplace=True))
+    h = block.conv2(F.silu(block.norm2(h), inplace=True))
     x = x if block.skip is None else block.skip(x)
     if share is None:
         return h.add_(x)
     if isinstance(share, Tensor):
         return x + share * h
     return torch.add(x, h, alpha=share, out=h)
-
-
-def convolve(conv: nn.Conv2d, x: Float[Tensor, "n c y x"]) -> Float[Tensor, "n d y x"]:
-    """A convolution that keeps the size."""
-    height, width = x.shape[-2:]
-    few = height * width <= FEW and x.device.type in ("cpu", "meta")
-    if conv.kernel_size != (3, 3) or not few:
-        return conv(x)
-    unpack(conv.weight)  # as it may be since a larger clip
-    if not conv.weight.is_contiguous(memory_format=torch.channels_last):  # as it is loaded
-        return conv(x)
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-    squares = rearrange(padded.unfold(1, 3, 1).unfold(2, 3, 1), "n y x c i j -> (n y x) (i j c)")
-    weight = rearrange(conv.weight, "d c i j -> d (i j c)")
-    return rearrange(
-        F.linear(squares, weight, conv.bias), "(n y x) d -> n d y x", y=height, x=width
-    )
 
 
 def space_time_res_block(
