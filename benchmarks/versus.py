@@ -232,7 +232,7 @@ CONTESTS = {
     "step-chunked": Contest(STEPS[:1], our_step, partial(their_step, chunked=True)),
     "int8": Contest(STEPS[:1], our_int8_step, their_step),
     "decode": Contest(("320x576x7",), our_decoding, their_decoding),
-    "decode-chunked": Contest(("256x256x8",), our_decoding, partial(their_decoding, chunk=2)),
+    "decode-chunked": Contest(("128x192x8",), our_decoding, partial(their_decoding, chunk=2)),
     "clip": Contest((CLIP,), our_clip, their_clip, write_nano),
     "load": Contest(("16", "32"), our_loading, their_loading),
 }

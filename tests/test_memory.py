@@ -1,5 +1,7 @@
 """Clips are the same however little memory there is, and what they take is known before."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from kinora.runtime.footprint import footprint
 from kinora.runtime.plan import WAYS, Job, ample, choose, predict, weights
 from kinora.runtime.streaming import passing
 from kinora.types import Condition
+from kinora.weights.names import NETWORKS
 from tests.checkpoints import SMALL, write_own
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
@@ -34,9 +37,31 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_own(tmp_path_factory.mktemp("own") / "small.safetensors", SMALL)
 
 
+def network(pipeline: kinora.Pipeline, name: str) -> nn.Module:
+    return getattr(pipeline.networks, name)
+
+
 def held(*modules: nn.Module) -> list[bool]:
     """Of each module whether any parameter holds values."""
     return [not all(p.is_meta for p in module.parameters()) for module in modules]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_weights_go_with_their_pipeline(
+    file: Path, way: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "WAYS", (way,))
+    pipeline = kinora.load(file, device="cpu", memory="40GiB")
+    pipeline.animate(PHOTO, seed=1, steps=1)
+    gc.collect()  # counting memory imports torch's compiler once, which keeps its callers' frames
+    gc.disable()  # nothing else is to wait for Python to look for circles
+    try:
+        pipeline.animate(PHOTO, seed=1, steps=1)
+        seen = [weakref.ref(p) for name in NETWORKS for p in network(pipeline, name).parameters()]
+        del pipeline
+        assert not any(parameter() is not None for parameter in seen)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("way", WAYS[1:], ids=str)

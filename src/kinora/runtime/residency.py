@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from threading import Thread
 from typing import cast
 
@@ -65,11 +64,9 @@ class Residency:
         self.holders: Counter[str] = Counter()
         """How many are within `hold` of each network."""
         self.packing: list[RemovableHandle] = []
-        self.loose = 0
-        """Bytes that packing has freed since memory was last trimmed."""
         if not compiled and self.source is not None and self.source.device.type == "cpu":
             names = {p: f"unet.{name}" for name, p in networks.unet.named_parameters()}
-            self.packing = pack_when_used(unet, partial(self._packed, self.source, names))
+            self.packing = pack_when_used(unet, _Tidying(self.source, names))
 
     @property
     def device(self) -> torch.device:
@@ -172,16 +169,6 @@ class Residency:
         if self.turns and not self.holders[name]:
             source.clear(name, self._module(name))
 
-    def _packed(
-        self, source: Source, names: dict[nn.Parameter, str], parameter: nn.Parameter
-    ) -> None:
-        """A parameter holds its values itself by now: let go of the mapped file's pages."""
-        source.checkpoint.forget(names[parameter])
-        self.loose += parameter.nbytes
-        if self.loose > LOOSE:
-            self.loose = 0
-            trim()
-
     def _wait(self, name: str) -> None:
         if name in self.loading:
             self.loading.pop(name).result()
@@ -191,6 +178,24 @@ class Residency:
 
     def _module(self, name: str) -> nn.Module:
         return cast(nn.Module, getattr(self.networks, name))
+
+
+class _Tidying:
+    """Lets go of what packed parameters have left behind. (It knows no module, whose hooks know it:
+    a circle would keep all weights until Python looks for circles.)"""
+
+    def __init__(self, source: Source, names: dict[nn.Parameter, str]) -> None:
+        self.source = source
+        self.names = names
+        self.loose = 0
+        """Bytes freed since memory was last trimmed."""
+
+    def __call__(self, parameter: nn.Parameter) -> None:
+        self.source.checkpoint.forget(self.names[parameter])  # the mapped file's pages
+        self.loose += parameter.nbytes
+        if self.loose > LOOSE:
+            self.loose = 0
+            trim()
 
 
 def _load(source: Source, networks: Networks, done: dict[str, Future[None]]) -> None:
