@@ -9,6 +9,8 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -49,12 +51,21 @@ class Row(NamedTuple):
     max_error: float
 
 
-def duel(name: str, ours: Make, theirs: Make, *, pairs: int = 5, threads: int = 2) -> list[Row]:
-    """Seconds and memory of both, once the outputs agree; one run of each goes before."""
-    with Side(ours, threads) as us, Side(theirs, threads) as them:
-        first = us.run(), them.run()
+def duel(
+    name: str, ours: Make, theirs: Make, *, pairs: int = 5, threads: int = 2, anew: bool = False
+) -> list[Row]:
+    """Seconds and memory of both, once the outputs agree; one run of each goes before.
+
+    anew: have a process for each run, which finds no memory that an earlier one has left.
+    """
+    with ExitStack() as stack:
+        if anew:
+            us, them = (partial(once, make, threads) for make in (ours, theirs))
+        else:
+            us, them = (stack.enter_context(Side(make, threads)).run for make in (ours, theirs))
+        first = us(), them()
         error = float(np.abs(first[0].output - first[1].output).max())
-        samples = [(us.run(), them.run()) for _ in range(pairs)]
+        samples = [(us(), them()) for _ in range(pairs)]
     gib = 2**30
     return [
         row(f"{name}, time", [(a.seconds, b.seconds) for a, b in samples], "s", error),
@@ -73,6 +84,11 @@ def row(name: str, pairs: Sequence[tuple[float, float]], unit: str, error: float
     low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     return Row(name, ours, theirs, unit, middle, low, high, error)
+
+
+def once(make: Make, threads: int) -> Sample:
+    with Side(make, threads) as side:
+        return side.run()
 
 
 class Side:

@@ -68,6 +68,7 @@ def main() -> None:
                 partial(contest.theirs, folder, shape),
                 pairs=options.pairs,
                 threads=options.threads,
+                anew=contest.anew,
             )
     report(rows, options.json)
 
@@ -225,6 +226,8 @@ class Contest(NamedTuple):
     ours: Callable[[Path, Shape], Callable[[], Tensor]]
     theirs: Callable[[Path, Shape], Callable[[], Tensor]]
     write: Callable[[Path], None] = parity_full_size.write_checkpoint
+    anew: bool = False
+    """Whether each run is to have a process of its own."""
 
 
 CONTESTS = {
@@ -234,7 +237,7 @@ CONTESTS = {
     "decode": Contest(("320x576x7",), our_decoding, their_decoding),
     "decode-chunked": Contest(("128x192x8",), our_decoding, partial(their_decoding, chunk=2)),
     "clip": Contest((CLIP,), our_clip, their_clip, write_nano),
-    "load": Contest(("16", "32"), our_loading, their_loading),
+    "load": Contest(("16", "32"), our_loading, their_loading, anew=True),
 }
 
 

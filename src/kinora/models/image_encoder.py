@@ -86,10 +86,11 @@ class ImageEncoder(nn.Module):
         self.patch_embedding = nn.Conv2d(
             3, width, config.patch_size, stride=config.patch_size, bias=False
         )
-        # A tensor: on the meta device a product with a number imports torch's compiler (0.6 s).
-        scale = torch.tensor(width**-0.5)
-        self.class_embedding = nn.Parameter(torch.randn(width).mul_(scale))
-        self.position_embedding = nn.Parameter(torch.randn(patches + 1, width).mul_(scale))
+        self.class_embedding = nn.Parameter(torch.empty(width))
+        self.position_embedding = nn.Parameter(torch.empty(patches + 1, width))
+        for embedding in (self.class_embedding, self.position_embedding):
+            if not embedding.is_meta:  # where drawing nothing would import torch's compiler: 0.6 s
+                nn.init.normal_(embedding, std=width**-0.5)
         self.norm_pre = nn.LayerNorm(width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.norm_post = nn.LayerNorm(width)
