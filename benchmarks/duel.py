@@ -56,6 +56,7 @@ def duel(
 ) -> list[Row]:
     """Seconds and memory of both, once the outputs agree; one run of each goes before.
 
+    pairs: of runs; with 0 the one that goes before has to do.
     anew: have a process for each run, which finds no memory that an earlier one has left.
     """
     with ExitStack() as stack:
@@ -65,7 +66,7 @@ def duel(
             us, them = (stack.enter_context(Side(make, threads)).run for make in (ours, theirs))
         first = us(), them()
         error = float(np.abs(first[0].output - first[1].output).max())
-        samples = [(us(), them()) for _ in range(pairs)]
+        samples = [(us(), them()) for _ in range(pairs)] or [first]
     gib = 2**30
     return [
         row(f"{name}, time", [(a.seconds, b.seconds) for a, b in samples], "s", error),
@@ -81,7 +82,7 @@ def duel(
 
 def row(name: str, pairs: Sequence[tuple[float, float]], unit: str, error: float) -> Row:
     ratios = [ours / theirs for ours, theirs in pairs]
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    low, middle, high = map(float, np.percentile(ratios, (25, 50, 75)))
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
     return Row(name, ours, theirs, unit, middle, low, high, error)
 

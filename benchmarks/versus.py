@@ -3,7 +3,8 @@
     python -m benchmarks.versus step --json step.json
     python -m benchmarks.versus step-chunked
     python -m benchmarks.versus int8
-    python -m benchmarks.versus decode --shape 320x576x7
+    python -m benchmarks.versus decode
+    python -m benchmarks.versus decode --shape 320x576x25 --pairs 0
     python -m benchmarks.versus decode-chunked
     python -m benchmarks.versus clip
     python -m benchmarks.versus load
@@ -49,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=sorted(CONTESTS))
     parser.add_argument("--shape", nargs="+", help="HEIGHTxWIDTHxFRAMES; several are possible")
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=5, help="of runs; 0: one run, not warmed up")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where such a folder is, from an earlier run")
     parser.add_argument("--json", type=Path)
