@@ -1,4 +1,4 @@
-"""What the time of a clip, or of decoding, goes into.
+"""What the time of a clip goes into.
 
     python -m benchmarks.shares --json shares.json
 
@@ -9,7 +9,7 @@ computes. Run from the root of the repository.
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -17,18 +17,23 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 import kinora
-from kinora.events import Encoded, Sampled
+from kinora.events import Done, Encoded, Event, Sampled
 
 KINDS: Final[dict[str, tuple[str, ...]]] = {
     "convolutions": ("convolution",),
-    "products of matrices": ("linear", "mm", "addmm", "bmm"),
+    "products of matrices": ("linear", "mm"),
     "attention": ("attention",),
     "SiLU, GELU": ("silu", "gelu"),
     "norms": ("norm",),
     "copies": ("copy", "cat", "clone", "index_put"),
 }
 """What the names of torch's operations hold; the first kind that fits counts."""
-PHASES = ("encoding", "sampling", "decoding")
+PHASES: Final[dict[str, Callable[[Event], bool]]] = {
+    "encoding": lambda event: isinstance(event, Encoded),
+    "sampling": lambda event: isinstance(event, Sampled) and event.step == event.steps,
+    "decoding": lambda event: isinstance(event, Done),
+}
+"""Of a clip, and what ends them."""
 
 
 def main() -> None:
@@ -60,15 +65,10 @@ def main() -> None:
 
 def play(pipe: kinora.Pipeline, request: kinora.Request) -> None:
     """A clip, whose phases the profiler is told of."""
-    phases = iter(PHASES)
-    phase = record_function(next(phases))
-    phase.__enter__()
-    for event in pipe.stream(request):
-        if isinstance(event, Encoded) or (isinstance(event, Sampled) and event.step == event.steps):
-            phase.__exit__(None, None, None)
-            phase = record_function(next(phases))
-            phase.__enter__()
-    phase.__exit__(None, None, None)
+    events = pipe.stream(request)
+    for phase, ends in PHASES.items():
+        with record_function(phase):
+            next(event for event in events if ends(event))
 
 
 def summed(seen: profile) -> Counter[tuple[str, str]]:
@@ -87,10 +87,8 @@ def summed(seen: profile) -> Counter[tuple[str, str]]:
 
 
 def kind_of(name: str) -> str:
-    fitting: Iterable[str] = (
-        kind for kind, parts in KINDS.items() if any(part in name for part in parts)
-    )
-    return next(iter(fitting), "all else")
+    fitting = (kind for kind, parts in KINDS.items() if any(part in name for part in parts))
+    return next(fitting, "all else")
 
 
 if __name__ == "__main__":

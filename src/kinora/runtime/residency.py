@@ -164,10 +164,10 @@ class Residency:
 
     def _leave(self, name: str, source: Source) -> None:
         self.holders[name] -= 1
-        if self.device.type == "cpu":
-            trim()  # the next network works with other sizes
         if self.turns and not self.holders[name]:
             source.clear(name, self._module(name))
+        if source.device.type == "cpu":
+            trim()  # the next network works with other sizes
 
     def _wait(self, name: str) -> None:
         if name in self.loading:
