@@ -13,7 +13,7 @@ ROOT = Path(kinora.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("types", "device", "amounts"),
+    ("types", "device", "amounts", "spelled"),
     ("config", "pixels"),
     ("request", "models", "diffusion", "media", "synthetic"),
     ("weights", "clip", "noise"),

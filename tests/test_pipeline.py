@@ -16,6 +16,7 @@ from kinora.noise import Draws
 from kinora.pipeline import Pipeline
 from kinora.pixels import quantise
 from kinora.request import QUALITIES, SAMPLERS, SCHEDULES, Request
+from kinora.types import Condition
 from tests.tiny import tiny_pipeline
 
 WIDE = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
@@ -181,3 +182,69 @@ def test_devices_and_precisions_by_name() -> None:
             pick_device(name)
     with pytest.raises(DeviceError, match="fp64"):
         pick_dtype("fp64", torch.device("cpu"))
+
+
+class Kept:
+    """A journal in memory."""
+
+    def __init__(self) -> None:
+        self.told: Condition | None = None
+        self.said: list[torch.Tensor] = []
+
+    def condition(self) -> Condition | None:
+        return self.told
+
+    def keep_condition(self, condition: Condition) -> None:
+        self.told = condition
+
+    def answers(self) -> list[torch.Tensor]:
+        return list(self.said)
+
+    def keep_answer(self, answer: torch.Tensor) -> None:
+        self.said.append(answer.clone())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("choice", [{}, {"guidance_every": 2}, {"inner_every": 2}])
+def test_a_clip_that_was_interrupted_comes_out_the_same(
+    pipe: Pipeline, sampler: str, choice: dict[str, int]
+) -> None:
+    asked = Request(image=WIDE, seed=8, steps=6, sampler=sampler, **choice)
+    whole = pipe.animate_batch([asked])[0]
+    journal = Kept()
+    for event in pipe.stream(asked, journal):
+        if isinstance(event, Sampled) and event.step == 3:
+            break
+    calls: list[int] = []
+    handles = [n.register_forward_hook(lambda *_: calls.append(1)) for n in (pipe.unet, pipe.vae)]
+    *_, done = pipe.stream(asked, journal)
+    for handle in handles:
+        handle.remove()
+    assert isinstance(done, Done)
+    assert (done.clips[0].frames == whole.frames).all()
+    if "inner_every" not in choice:
+        again = len(calls)
+        assert 0 < again <= 2 * 3  # the other three steps, Heun's of two calls each
+
+
+def test_an_interrupted_clip_goes_on_in_less_memory(pipe: Pipeline) -> None:
+    """Halves of guidance may be computed together at first and one by one later."""
+    asked = Request(image=WIDE, seed=8, steps=4)
+    whole = pipe.animate_batch([asked])[0]
+    plan = asked.resolved(pipe.config, (WIDE.shape[1], WIDE.shape[0]))
+    journal = Kept()
+    list(pipe.stream(asked, journal))
+    del journal.said[3:]  # in the midst of a call
+    assert journal.told is not None
+    draws = Draws(plan, pipe.config)
+    draws.pixels()
+    *_, last = pipe.sample(
+        journal.told,
+        draws.latents()[None],
+        steps=4,
+        guidance=torch.linspace(*plan.guidance, plan.frames)[None],
+        apart=True,
+        journal=journal,
+    )
+    assert len(journal.said) == 2 * 4
+    assert near(quantise(torch.cat(list(pipe.decode(last.x)), dim=1))[0], whole.frames)

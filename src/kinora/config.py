@@ -5,11 +5,12 @@ No torch here, so that the command line and the server can check a request at on
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from kinora.errors import CheckpointError, RequestError
 
 __all__ = [
+    "ALIASES",
     "NANO",
     "SVD",
     "SVD_XT",
@@ -21,6 +22,7 @@ __all__ = [
     "VAEConfig",
     "config_from_dict",
     "config_to_dict",
+    "known_config",
 ]
 
 
@@ -218,6 +220,13 @@ TINY = ModelConfig(
     steps=3,
 )
 """For tests: a whole model that runs in milliseconds."""
+
+ALIASES: Final = {config.name: config for config in (NANO, SVD, SVD_XT, SVD_XT_1_1)}
+
+
+def known_config(source: str) -> ModelConfig | None:
+    """The configuration of an alias."""
+    return ALIASES.get(source.lower().replace("_", "-"))
 
 
 def config_to_dict(config: ModelConfig) -> dict[str, Any]:

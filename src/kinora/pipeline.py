@@ -20,8 +20,10 @@ from kinora.pixels import quantise, to_pixels
 from kinora.request import Photo, Plan, Request, agree
 from kinora.runtime import (
     Job,
+    Journal,
     PreparedUNet,
     Recorded,
+    Remembered,
     Residency,
     Reusing,
     compile_blocks,
@@ -130,11 +132,15 @@ class Pipeline:
                 return list(event.clips)
         raise AssertionError("a stream ends with Done")
 
-    def stream(self, requests: Request | Sequence[Request]) -> Iterator[Event]:
+    def stream(
+        self, requests: Request | Sequence[Request], journal: Journal | None = None
+    ) -> Iterator[Event]:
         """Make clips and tell of every step. Closing the generator cancels at once.
 
         Requests of one batch agree on frames, size, steps, sampler, fit and decode_chunk; photo,
         seed, motion, fps, noise_aug and guidance may differ, and don't disturb one another.
+        journal: keeps what has been computed; given again, the same requests go on from there and
+            come to the same clips.
         Raises RequestError, MediaError; CheckpointError when the weights give no numbers.
         """
         asked = [requests] if isinstance(requests, Request) else list(requests)
@@ -151,13 +157,18 @@ class Pipeline:
         if memory is not None:
             yield Planned(memory)
         draws = [Draws(plan, self.config) for plan in plans]
-        condition = self.encode(
-            to_pixels([fit(p, shared.size, shared.fit) for p in photos]),
-            fps=torch.tensor([float(plan.fps) for plan in plans]),
-            motion=torch.tensor([float(plan.motion) for plan in plans]),
-            noise_aug=torch.tensor([plan.noise_aug for plan in plans]),
-            pixel_noise=torch.stack([draw.pixels() for draw in draws]),
-        )
+        pixel_noise = torch.stack([draw.pixels() for draw in draws])  # before those of latents
+        condition = None if journal is None else journal.condition()
+        if condition is None:
+            condition = self.encode(
+                to_pixels([fit(p, shared.size, shared.fit) for p in photos]),
+                fps=torch.tensor([float(plan.fps) for plan in plans]),
+                motion=torch.tensor([float(plan.motion) for plan in plans]),
+                noise_aug=torch.tensor([plan.noise_aug for plan in plans]),
+                pixel_noise=pixel_noise,
+            )
+            if journal is not None:
+                journal.keep_condition(condition)
         yield Encoded(tuple(plans))
 
         def fresh() -> Latents:
@@ -177,6 +188,7 @@ class Pipeline:
             schedule=shared.schedule,
             fresh=fresh,
             apart=memory is not None and memory.apart,
+            journal=journal,
         )
         for index, step in enumerate(steps, start=1):
             latents = step.x
@@ -261,6 +273,7 @@ class Pipeline:
         schedule: str = "karras",
         fresh: Noise | None = None,
         apart: bool = False,
+        journal: Journal | None = None,
     ) -> Iterator[Step]:
         """Walk from unit normal noise to clean latents; the last step's `x` is the result.
 
@@ -270,11 +283,15 @@ class Pipeline:
         fresh: where a sampler that adds noise on the way takes it from; torch's own generator
             when left out.
         apart: compute the halves of guidance one after the other, in half the memory.
+        journal: gives the network's first answers, where it has them, and keeps the others.
         """
         config, noise = self.config, noise.to(self.device)
+        condition = Condition(*(part.to(self.device) for part in condition))
         levels = SCHEDULES[schedule](steps, config.sigma_min, config.sigma_max, config.rho)
         x = noise * (1 + levels[0] ** 2) ** 0.5
         network = self._network(inner_every)
+        if journal is not None and inner_every == 1:  # inner features aren't kept: start anew then
+            network = Remembered(network, journal)
         scale = guidance.to(self.device)
         denoise = guided(network, condition, scale, interval, guidance_every, apart)
         with self.residency.hold("unet"):

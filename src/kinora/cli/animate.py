@@ -14,19 +14,15 @@ from kinora.cli.check import (
     check_choice,
     check_device,
     check_model,
-    known_config,
-    parse_count,
-    parse_integer,
-    parse_number,
-    parse_range,
-    parse_size,
 )
 from kinora.cli.display import on_terminal
 from kinora.cli.job import Job, Printing
 from kinora.cli.place import find_photos, place_clips
 from kinora.cli.say import remark
 from kinora.cli.session import out_of_memory
+from kinora.config import known_config
 from kinora.request import Request, draw_seed
+from kinora.spelled import parse_count, parse_fields
 
 __all__ = ["animate"]
 
@@ -78,25 +74,25 @@ def animate(
 
     The names of the clips are printed, one a line.
     """
-    asked = Request(
-        image=None,
-        frames=parse_integer("frames", frames),
-        size=parse_size(size),
-        steps=parse_integer("steps", steps),
-        fps=parse_integer("fps", fps),
-        motion=parse_integer("motion", motion),
-        noise_aug=parse_number("noise_aug", noise_aug),
-        guidance=parse_range("guidance", guidance, "1:3"),
-        seed=parse_integer("seed", seed),
-        guidance_interval=parse_range("guidance_interval", guidance_interval, "0.1:50"),
-        quality=quality,
-        guidance_every=parse_integer("guidance_every", guidance_every),
-        inner_every=parse_integer("inner_every", inner_every),
-        sampler=sampler,
-        schedule=schedule,
-        fit=fit,
-        decode_chunk=parse_integer("decode_chunk", decode_chunk),
-    )
+    texts = {
+        "frames": frames,
+        "size": size,
+        "steps": steps,
+        "fps": fps,
+        "motion": motion,
+        "noise_aug": noise_aug,
+        "guidance": guidance,
+        "seed": seed,
+        "quality": quality,
+        "guidance_interval": guidance_interval,
+        "guidance_every": guidance_every,
+        "inner_every": inner_every,
+        "sampler": sampler,
+        "schedule": schedule,
+        "fit": fit,
+        "decode_chunk": decode_chunk,
+    }
+    asked = Request(image=None, **parse_fields(texts))
     check_device(device)
     check_choice("dtype", dtype, PRECISIONS)
     check_choice("vae_dtype", vae_dtype, PRECISIONS)

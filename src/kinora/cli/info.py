@@ -10,8 +10,9 @@ from typing import Annotated, Any, cast
 import typer
 
 from kinora.cli import options
-from kinora.cli.check import VARIANTS, check_choice, check_model, known_config
+from kinora.cli.check import VARIANTS, check_choice, check_model
 from kinora.cli.say import result
+from kinora.config import known_config
 from kinora.errors import CheckpointError
 from kinora.request import Request
 

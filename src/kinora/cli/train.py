@@ -9,10 +9,11 @@ import typer
 from typer.models import OptionInfo
 
 from kinora.cli import options
-from kinora.cli.check import check_device, check_folder, parse_size
+from kinora.cli.check import check_device, check_folder
 from kinora.cli.place import find_photos
 from kinora.cli.say import remark, result
 from kinora.cli.session import out_of_memory
+from kinora.spelled import parse_size
 
 __all__ = ["app", "unet", "vae"]
 
@@ -193,7 +194,7 @@ def unet(
 
     Leaves DIR/model.safetensors, for `kinora animate --model`. The same command again goes on.
     """
-    width, height = parse_size(size) or (None, None)
+    width, height = (None, None) if size is None else parse_size("size", size)
     given = _given(
         {
             "steps": steps,

@@ -6,15 +6,18 @@ from kinora.runtime.memory import free_memory
 from kinora.runtime.plan import Job, MemoryPlan, ample, choose
 from kinora.runtime.quantised import quantiser
 from kinora.runtime.recorded import Recorded
+from kinora.runtime.remembered import Journal, Remembered
 from kinora.runtime.residency import Residency
 from kinora.runtime.reuse import Reusing
 from kinora.runtime.unet import PreparedUNet
 
 __all__ = [
     "Job",
+    "Journal",
     "MemoryPlan",
     "PreparedUNet",
     "Recorded",
+    "Remembered",
     "Residency",
     "Reusing",
     "ample",
