@@ -16,6 +16,7 @@ from kinora.cli.convert import convert
 from kinora.cli.info import info
 from kinora.cli.models import models
 from kinora.cli.say import result
+from kinora.cli.serve import serve, token, worker
 from kinora.cli.session import session
 
 __all__ = ["app", "main"]
@@ -62,4 +63,7 @@ app.command()(animate)
 app.command()(models)
 app.command()(info)
 app.command()(convert)
+app.command()(serve)
+app.command()(worker)
+app.command()(token)
 app.add_typer(train.app, name="train")

@@ -1,0 +1,1 @@
+"""The protocols by which programs use the service."""

@@ -1,0 +1,225 @@
+"""The door for programs written for OpenAI's videos."""
+
+import base64
+import binascii
+import re
+from typing import Annotated, Any, Final, Literal, cast
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.responses import Response
+
+from kinora.config import SVD, known_config
+from kinora.errors import RequestError
+from kinora.serve.access import Client
+from kinora.serve.delivery import deliver
+from kinora.serve.doors.who import Found, Open, Who
+from kinora.serve.errors import Invalid
+from kinora.serve.job import Job, State
+from kinora.serve.service import Service
+from kinora.spelled import parse_fields, parse_number
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/videos", tags=["OpenAI videos"])
+
+MAX_SECONDS = 600
+NOTE = "the prompt is not looked at: this model animates the picture as it is"
+
+Status = Literal["queued", "in_progress", "completed", "failed"]
+STATUS: Final[dict[State, Status]] = {
+    "queued": "queued",
+    "running": "in_progress",
+    "succeeded": "completed",
+    "failed": "failed",
+    "cancelled": "failed",
+}
+VARIANTS = {"video": "clip.mp4", "thumbnail": "poster.jpg", "spritesheet": "spritesheet.jpg"}
+DATA = re.compile(r"data:image/[\w.+-]+;base64,(.*)", re.DOTALL)
+
+
+class VideoError(BaseModel):
+    """Why there is no video."""
+
+    code: str
+    message: str
+
+
+class Video(BaseModel):
+    """A video, made or in the making."""
+
+    id: str
+    object: Literal["video"] = "video"
+    model: str
+    status: Status
+    progress: int
+    """Per cent."""
+    created_at: int
+    completed_at: int | None
+    expires_at: int | None
+    error: VideoError | None
+    prompt: str | None
+    seconds: str
+    size: str
+    note: str | None = None
+    """What was not done as asked for."""
+
+
+class VideoList(BaseModel):
+    """Videos."""
+
+    object: Literal["list"] = "list"
+    data: list[Video]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class Deleted(BaseModel):
+    """A video that is gone."""
+
+    id: str
+    object: Literal["video.deleted"] = "video.deleted"
+    deleted: bool = True
+
+
+@router.post("")
+async def create(service: Open, client: Who, request: Request) -> Video:
+    """Begin a video of `input_reference`, a picture. The prompt is kept, and not looked at."""
+    fields = await _fields(request)
+    photo = await _photo(fields)
+    return await run_in_threadpool(_create, service, client, fields, photo)
+
+
+def _create(service: Service, client: Client, fields: dict[str, Any], photo: bytes) -> Video:
+    model = str(fields.get("model") or service.settings.model_name)
+    config = known_config(model)
+    try:
+        asked = parse_fields({"size": _text(fields, "size")})
+        seconds = parse_number("seconds", _text(fields, "seconds") or "4")
+        if not 0 < seconds <= MAX_SECONDS:
+            raise RequestError(f"seconds {seconds:g}: must be more than 0, at most {MAX_SECONDS}")
+    except RequestError as error:
+        raise Invalid(str(error)) from None
+    if config is not None:  # as many frames as the model makes in that time
+        asked["frames"] = min(config.frames, max(1, round(seconds * config.fps)))
+    notes = {"prompt": _text(fields, "prompt")}
+    job = service.submit(client, photo, asked, door="openai", model=model, notes=notes)
+    return answered(job)
+
+
+@router.get("")
+def videos(
+    service: Open,
+    client: Who,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+) -> VideoList:
+    """Your videos."""
+    found = service.jobs.find(
+        client.name, door="openai", after=after, limit=limit + 1, oldest_first=order == "asc"
+    )
+    data = [answered(job) for job in found[:limit]]
+    return VideoList(
+        data=data,
+        first_id=data[0].id if data else None,
+        last_id=data[-1].id if data else None,
+        has_more=len(found) > limit,
+    )
+
+
+@router.get("/{id}")
+def video(job: Found) -> Video:
+    """How a video is."""
+    return answered(job)
+
+
+@router.get("/{id}/content")
+def content(
+    service: Open,
+    job: Found,
+    request: Request,
+    variant: Literal["video", "thumbnail", "spritesheet"] = "video",
+) -> Response:
+    """The video, its first frame, or up to 16 of its frames."""
+    service.clip(job)  # before there is one, there is nothing else
+    return deliver(service.files, f"{job.folder}/{VARIANTS[variant]}", request)
+
+
+@router.delete("/{id}")
+def delete(service: Open, client: Who, id: str) -> Deleted:
+    """Forget a video. One that is being made is cancelled."""
+    service.delete(client, id)
+    return Deleted(id=id)
+
+
+def answered(job: Job) -> Video:
+    """A job as a video."""
+    config = known_config(job.model) or SVD
+    told = {"fps": config.fps, "frames": config.frames, **job.asked, **(job.result or {})}
+    width, height = job.asked.get("size") or (config.width, config.height)
+    if job.result is not None:
+        width, height = job.result["width"], job.result["height"]
+    error = None if job.error is None else VideoError(**job.error)
+    if job.state == "cancelled":
+        error = VideoError(code="cancelled", message="it was cancelled")
+    return Video(
+        id=job.id,
+        model=job.model,
+        status=STATUS[job.state],
+        progress=round(100 * job.progress),
+        created_at=int(job.created),
+        completed_at=None if job.state != "succeeded" else int(job.finished or 0),
+        expires_at=None if job.expires is None else int(job.expires),
+        error=error,
+        prompt=job.notes.get("prompt"),
+        seconds=f"{told['frames'] / told['fps']:.3g}",
+        size=f"{width}x{height}",
+        note=NOTE,
+    )
+
+
+async def _fields(request: Request) -> dict[str, Any]:
+    """Of a form or of JSON. Raises Invalid."""
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        return dict(await request.form())
+    try:
+        fields = await request.json()
+    except ValueError:
+        raise Invalid("the body is no JSON") from None
+    if not isinstance(fields, dict):
+        raise Invalid("the body must be a JSON object")
+    return cast(dict[str, Any], fields)
+
+
+def _text(fields: dict[str, Any], name: str) -> str | None:
+    """Raises Invalid for what is neither text nor a number."""
+    value = fields.get(name)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str | int | float):
+        raise Invalid(f"{name}: must be text")
+    return str(value)
+
+
+async def _photo(fields: dict[str, Any]) -> bytes:
+    """An uploaded file, or a data URI; nothing is fetched for a client. Raises Invalid."""
+    given = fields.get("input_reference")
+    if isinstance(given, UploadFile):
+        return await given.read()
+    url = fields.get("input_reference[image_url]")
+    if isinstance(given, dict):
+        url = cast(dict[str, Any], given).get("image_url")
+    match = DATA.fullmatch(url) if isinstance(url, str) else None
+    if match is None:
+        raise Invalid(
+            "input_reference: must be an uploaded picture, or an image_url that is a data URI "
+            "(data:image/png;base64,…); this service fetches nothing"
+        )
+    try:
+        return base64.b64decode(match[1], validate=True)
+    except binascii.Error:
+        raise Invalid("input_reference: its base64 is damaged") from None

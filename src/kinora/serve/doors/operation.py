@@ -1,0 +1,31 @@
+"""What those who run the service ask."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import PlainTextResponse, Response
+
+from kinora import __version__
+from kinora.serve.doors.who import Open
+
+__all__ = ["router"]
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/healthz")
+def health() -> dict[str, str]:
+    """That the process answers."""
+    return {"status": "ok", "version": __version__}
+
+
+@router.get("/readyz")
+def ready(service: Open) -> dict[str, str]:
+    """That jobs are taken: the database and the storage answer."""
+    service.check()
+    return {"status": "ok"}
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+def metrics(request: Request) -> Response:
+    """For Prometheus."""
+    found = request.app.state.metrics
+    return Response(found.text(), media_type=found.media_type)

@@ -1,0 +1,221 @@
+"""Kinora's own door: jobs, their events, and the clips."""
+
+from collections.abc import AsyncGenerator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, File, Form, Header, Query, Request, Response, UploadFile
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel
+
+from kinora.errors import RequestError
+from kinora.serve.delivery import deliver
+from kinora.serve.doors.who import Found, Open, Who
+from kinora.serve.errors import Invalid
+from kinora.serve.job import Job, State
+from kinora.spelled import parse_fields
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/api/v1", tags=["jobs"])
+
+Whole = Annotated[int | None, Form()]
+Number = Annotated[float | None, Form()]
+Text = Annotated[str | None, Form()]
+
+
+class Progress(BaseModel):
+    """How far a job is."""
+
+    fraction: float
+    phase: str | None
+    step: int
+    steps: int
+    seconds_left: float | None
+    """Of sampling."""
+    previews: int
+
+
+class JobAnswer(BaseModel):
+    """A job. Times are seconds since 1970."""
+
+    id: str
+    state: State
+    model: str
+    created: float
+    started: float | None
+    finished: float | None
+    expires: float | None
+    asked: dict[str, Any]
+    """Its settings; those that are left out are the model's own."""
+    progress: Progress
+    ahead: int | None = None
+    """Jobs before this one, while it waits; not told in lists."""
+    error: dict[str, str] | None
+    result: dict[str, Any] | None
+    links: dict[str, str]
+
+
+class JobList(BaseModel):
+    """Jobs, the latest first."""
+
+    jobs: list[JobAnswer]
+    after: str | None
+    """To be asked for to see earlier ones; none where there are no more."""
+
+
+class ModelAnswer(BaseModel):
+    """A model that can be asked for."""
+
+    name: str
+    workers: int
+
+
+@router.post("/jobs", status_code=202)
+def submit(
+    service: Open,
+    client: Who,
+    photo: Annotated[UploadFile, File(description="JPEG, PNG, WebP, BMP, TIFF or GIF")],
+    model: Text = None,
+    frames: Whole = None,
+    size: Annotated[str | None, Form(examples=["1024x576"])] = None,
+    steps: Whole = None,
+    fps: Whole = None,
+    motion: Whole = None,
+    noise_aug: Number = None,
+    guidance: Annotated[str | None, Form(examples=["1:3"])] = None,
+    seed: Whole = None,
+    quality: Annotated[str | None, Form(examples=["balanced"])] = None,
+    guidance_interval: Annotated[str | None, Form(examples=["0.1:50"])] = None,
+    guidance_every: Whole = None,
+    inner_every: Whole = None,
+    sampler: Text = None,
+    schedule: Text = None,
+    fit: Annotated[str | None, Form(examples=["crop"])] = None,
+    decode_chunk: Whole = None,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> JobAnswer:
+    """Ask for a clip of a photo. What is left out becomes the model's own default.
+
+    With an `Idempotency-Key`, asking again gives the job that there is already.
+    """
+    asked: dict[str, Any] = {
+        "frames": frames,
+        "steps": steps,
+        "fps": fps,
+        "motion": motion,
+        "noise_aug": noise_aug,
+        "seed": seed,
+        "quality": quality,
+        "guidance_every": guidance_every,
+        "inner_every": inner_every,
+        "sampler": sampler,
+        "schedule": schedule,
+        "fit": fit,
+        "decode_chunk": decode_chunk,
+    }
+    written = {"size": size, "guidance": guidance, "guidance_interval": guidance_interval}
+    try:
+        asked |= parse_fields(written)
+    except RequestError as error:
+        raise Invalid(str(error)) from None
+    job = service.submit(
+        client, photo.file.read(), asked, door="own", model=model, key=idempotency_key
+    )
+    return answered(job, service.jobs.ahead(job))
+
+
+@router.get("/jobs")
+def jobs(
+    service: Open,
+    client: Who,
+    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> JobList:
+    """Your jobs, whichever door they came by."""
+    found = service.jobs.find(client.name, after=after, limit=limit)
+    more = found[-1].id if len(found) == limit else None
+    return JobList(jobs=[answered(job) for job in found], after=more)
+
+
+@router.get("/jobs/{id}")
+def job(service: Open, job: Found) -> JobAnswer:
+    """How a job is."""
+    return answered(job, service.jobs.ahead(job) if job.state == "queued" else None)
+
+
+@router.get("/jobs/{id}/events", response_class=EventSourceResponse)
+async def events(service: Open, job: Found) -> AsyncGenerator[ServerSentEvent]:
+    """The job whenever it has changed, as server-sent events, until it has ended."""
+    async for now in service.watch.follow(job.id):
+        yield ServerSentEvent(event="job", data=answered(now))
+
+
+@router.post("/jobs/{id}/cancel")
+def cancel(service: Open, client: Who, id: str) -> JobAnswer:
+    """Stop a job: at once where it waits, within a step where it runs."""
+    return answered(service.cancel(client, id))
+
+
+@router.delete("/jobs/{id}", status_code=204)
+def delete(service: Open, client: Who, id: str) -> None:
+    """Forget a job, with its photo and its clip. One that has not ended is cancelled."""
+    service.delete(client, id)
+
+
+@router.get("/jobs/{id}/clip.{suffix}")
+def clip(
+    service: Open, job: Found, request: Request, suffix: Literal["mp4", "webm", "gif"]
+) -> Response:
+    """The clip, in parts where asked for."""
+    return deliver(service.files, service.clip(job, suffix), request)
+
+
+@router.get("/jobs/{id}/{name}.jpg")
+def picture(
+    service: Open,
+    job: Found,
+    request: Request,
+    name: Literal["preview", "poster", "spritesheet"],
+) -> Response:
+    """What can be seen of the clip while it is made, its first frame, or up to 16 of them."""
+    file = f"preview-{job.previews}" if name == "preview" else name
+    return deliver(service.files, f"{job.folder}/{file}.jpg", request)
+
+
+@router.get("/models")
+def models(service: Open) -> list[ModelAnswer]:
+    """The models that can be asked for, and how many workers run each."""
+    return [ModelAnswer(name=name, workers=count) for name, count in service.models().items()]
+
+
+def answered(job: Job, ahead: int | None = None) -> JobAnswer:
+    """A job as clients see it."""
+    place = f"/api/v1/jobs/{job.id}"
+    links = {"self": place, "events": f"{place}/events"}
+    if job.state == "succeeded":
+        links |= {name: f"{place}/{name}.jpg" for name in ("poster", "spritesheet")}
+        links["clip"] = f"{place}/clip.mp4"
+    if job.previews:
+        links["preview"] = f"{place}/preview.jpg"
+    return JobAnswer(
+        id=job.id,
+        state=job.state,
+        model=job.model,
+        created=job.created,
+        started=job.started,
+        finished=job.finished,
+        expires=job.expires,
+        asked=job.asked,
+        progress=Progress(
+            fraction=job.progress,
+            phase=job.phase,
+            step=job.step,
+            steps=job.steps,
+            seconds_left=job.seconds_left,
+            previews=job.previews,
+        ),
+        ahead=ahead,
+        error=job.error,
+        result=job.result,
+        links=links,
+    )

@@ -1,0 +1,65 @@
+"""The door for programs written for Stability's image-to-video service."""
+
+import base64
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Header, Response, UploadFile
+from starlette.responses import JSONResponse
+
+from kinora.serve.doors.who import Found, Open, Who
+from kinora.serve.errors import Missing, Refused
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v2beta/image-to-video", tags=["Stability image-to-video"])
+
+KEPT = 24 * 3600.0
+"""Seconds."""
+
+
+@router.post("")
+def begin(
+    service: Open,
+    client: Who,
+    image: Annotated[UploadFile, File(description="JPEG or PNG")],
+    seed: Annotated[int, Form(ge=0, le=2**32 - 2, description="0 draws one")] = 0,
+    cfg_scale: Annotated[float, Form(ge=0, le=10)] = 1.8,
+    motion_bucket_id: Annotated[int, Form(ge=1, le=255)] = 127,
+) -> dict[str, str]:
+    """Begin a clip. cfg_scale is guidance at the last frame, where the first has 1."""
+    job = service.submit(
+        client,
+        image.file.read(),
+        {"seed": seed or None, "guidance": [1.0, cfg_scale], "motion": motion_bucket_id},
+        door="stability",
+        keep=KEPT,
+        kinds=("JPEG", "PNG"),
+    )
+    return {"id": job.id}
+
+
+@router.get("/result/{id}")
+def result(
+    service: Open, job: Found, id: str, accept: Annotated[str, Header()] = "video/*"
+) -> Response:
+    """The clip, or 202 while it is being made."""
+    if job.door != "stability":
+        raise Missing(f"{id}: no such generation")
+    if job.error is not None:
+        raise Failed(job.error["message"])
+    if job.state == "cancelled":
+        raise Missing(f"{id}: it was cancelled")
+    if job.state != "succeeded":
+        return JSONResponse({"id": id, "status": "in-progress"}, 202)
+    video = service.files.read(service.clip(job))
+    about: dict[str, Any] = {"finish_reason": "SUCCESS", "seed": job.asked["seed"]}
+    if "json" in accept:
+        return JSONResponse({"video": base64.b64encode(video).decode(), **about})
+    headers = {"finish-reason": about["finish_reason"], "seed": str(about["seed"])}
+    return Response(video, media_type="video/mp4", headers=headers)
+
+
+class Failed(Refused):
+    """The clip could not be made."""
+
+    status, code = 500, "internal_error"

@@ -1,0 +1,93 @@
+"""What a service refuses, in words for its clients."""
+
+from kinora.errors import KinoraError
+
+__all__ = [
+    "Busy",
+    "Conflict",
+    "Foreign",
+    "Full",
+    "Invalid",
+    "Missing",
+    "Refused",
+    "Slow",
+    "Superseded",
+    "TooLarge",
+    "TooMany",
+    "Unknown",
+]
+
+
+class Refused(KinoraError):
+    """A client's request that isn't carried out; the message says what to do."""
+
+    status = 400
+    """Of HTTP."""
+    code = "bad_request"
+    """For programs."""
+    retry_after: int | None = None
+    """Seconds after which it may be tried again."""
+
+
+class Unknown(Refused):
+    """The token is missing, or nobody's."""
+
+    status, code = 401, "unauthorized"
+
+
+class Foreign(Refused):
+    """It comes from a page of another site."""
+
+    status, code = 403, "forbidden"
+
+
+class Missing(Refused):
+    """There is no such thing, or it is somebody else's."""
+
+    status, code = 404, "not_found"
+
+
+class Slow(Refused):
+    """The body of the request came too slowly."""
+
+    status, code = 408, "timeout"
+
+
+class Conflict(Refused):
+    """It can't be done to a job in this state, or not under this key."""
+
+    status, code = 409, "conflict"
+
+
+class TooLarge(Refused):
+    """More bytes, pixels or frames than this service takes."""
+
+    status, code = 413, "too_large"
+
+
+class Invalid(Refused):
+    """A value that can't be meant, or a photo that can't be read."""
+
+    status, code = 422, "invalid"
+
+
+class TooMany(Refused):
+    """More requests than a client may make."""
+
+    status, code, retry_after = 429, "too_many_requests", 30
+
+
+class Full(Refused):
+    """The queue is full."""
+
+    status, code, retry_after = 429, "queue_full", 60
+
+
+class Busy(Refused):
+    """Something that the service needs is locked, full or away for now."""
+
+    status, code, retry_after = 503, "unavailable", 10
+
+
+class Superseded(KinoraError):
+    """A worker was taken for dead, and another one has its job by now."""

@@ -1,0 +1,83 @@
+"""Workers tell that they live, and notice which of them don't any more.
+
+DBOS leaves this to others. Each worker beats once a second, by the database's clock; whoever sees
+that another one has been silent puts its jobs back into the queue.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+import structlog
+
+from kinora.serve.database import clock, workers
+
+__all__ = ["SILENCE", "Heart", "living"]
+
+BEAT = 1.0
+"""Seconds."""
+SILENCE = 5.0
+"""Seconds without a beat, after which a worker counts as dead."""
+
+log = structlog.get_logger()
+
+
+class Heart:
+    """One worker's beats. The first one is done when this is made: before any job is taken."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        executor: str,
+        model: str,
+        bury: Callable[[Sequence[str]], object],
+    ) -> None:
+        """bury: puts the jobs of dead workers back into the queue."""
+        self.engine = engine
+        self.mine = {"executor": executor, "model": model}
+        self.bury = bury
+        self.now = clock(engine)
+        self.last = 0.0
+        self.regular = 0
+        """Beats in a row that were on time. One who was away can't tell who else was."""
+        self.beat()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="heart", daemon=True).start()
+
+    def _run(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(BEAT):
+            try:
+                self.beat()
+            except Exception as error:  # whatever it is, the next beat may work
+                self.regular = 0
+                log.warning("beat_failed", reason=str(error))
+
+    def beat(self) -> None:
+        with self.engine.begin() as c:
+            mine = workers.update().where(workers.c.executor == self.mine["executor"])
+            if not c.execute(mine.values(beat=self.now)).rowcount:
+                c.execute(workers.insert().values(self.mine | {"beat": self.now}))
+            now: float = c.scalar(sa.select(self.now)) or 0.0
+            self.regular = self.regular + 1 if now - self.last < 2 * BEAT else 0
+            self.last = now
+            silent = sa.select(workers.c.executor).where(workers.c.beat < now - SILENCE)
+            dead = list(c.scalars(silent)) if self.regular > SILENCE / BEAT else []
+        if dead:
+            log.warning("workers_lost", executors=dead)
+            self.bury(dead)
+            with self.engine.begin() as c:
+                c.execute(workers.delete().where(workers.c.executor.in_(dead)))
+
+    def leave(self) -> None:
+        with self.engine.begin() as c:
+            c.execute(workers.delete().where(workers.c.executor == self.mine["executor"]))
+
+
+def living(engine: sa.Engine) -> dict[str, int]:
+    """How many workers there are of each model."""
+    query = sa.select(workers.c.model, sa.func.count()).group_by(workers.c.model)
+    with engine.connect() as c:
+        alive = query.where(workers.c.beat >= clock(engine) - SILENCE)
+        return dict(c.execute(alive).tuples().all())

@@ -1,0 +1,109 @@
+"""The process that answers requests, with a worker beside it."""
+
+import asyncio
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import h11
+import structlog
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from kinora.errors import RequestError
+from kinora.serve.access import Access, is_loopback
+from kinora.serve.app import create_app
+from kinora.serve.logs import start_logs
+from kinora.serve.service import Service
+from kinora.serve.settings import Settings
+from kinora.serve.supervisor import Supervisor
+
+__all__ = ["run_service"]
+
+HEAD_SECONDS: Final = 15.0
+"""Until the head of a request has to be there."""
+
+log = structlog.get_logger()
+
+
+class Hurried(H11Protocol):
+    """Closes connections whose requests don't get beyond their heads; uvicorn would wait."""
+
+    deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:  # noqa: ANN401 (uvicorn's own type)
+        super().connection_made(transport)
+        self._hurry()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._hurry()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.deadline is not None:
+            self.deadline.cancel()
+
+    def _hurry(self) -> None:
+        waiting = self.conn.their_state is h11.IDLE
+        if waiting and self.deadline is None:
+            self.deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        elif not waiting and self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
+
+
+def run_service(
+    settings: Settings,
+    access: Access,
+    *,
+    host: str,
+    port: int,
+    worker: Sequence[str] | None,
+    environment: Mapping[str, str] | None = None,
+    page: bool = True,
+) -> None:
+    """Answer requests until told to stop.
+
+    worker: the command of a worker to keep running beside; none where others do the work.
+    environment: variables that the worker is given besides this process's own.
+    Raises RequestError when the address can't be had, or is open to others without a token.
+    """
+    if access.open and not is_loopback(host):
+        raise RequestError(
+            f"host {host}: others could come in. Name a --token (or a --tokens file), "
+            "or keep to 127.0.0.1"
+        )
+    start_logs()
+    try:
+        listening = socket.create_server((host, port), reuse_port=False, family=_family(host))
+    except OSError as error:
+        raise RequestError(
+            f"{host}:{port}: can't be listened on ({error.strerror}). Choose another --port"
+        ) from error
+    service = Service(settings)
+    app = create_app(service, access, page=page)
+    config = uvicorn.Config(
+        app,
+        http=Hurried,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=3,
+    )
+    supervisor = None if worker is None else Supervisor(worker, environment or {})
+    if supervisor is not None:
+        supervisor.start()
+    shown = listening.getsockname()[1]
+    log.info("serving", url=f"http://{f'[{host}]' if ':' in host else host}:{shown}")
+    try:
+        with suppress(KeyboardInterrupt):  # which is how one stops a service
+            uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        if supervisor is not None:
+            supervisor.stop()
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

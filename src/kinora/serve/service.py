@@ -1,0 +1,207 @@
+"""What the service does, whichever door a client comes through."""
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import fields
+from typing import Any, Final
+
+from sqlalchemy.exc import OperationalError
+
+from kinora.config import ModelConfig, known_config
+from kinora.errors import RequestError
+from kinora.request import Request, draw_seed
+from kinora.serve.access import Client
+from kinora.serve.database import open_database
+from kinora.serve.errors import Busy, Invalid, Missing, Refused, TooLarge
+from kinora.serve.files import Files
+from kinora.serve.heart import living
+from kinora.serve.inspecting import Inspector
+from kinora.serve.job import Job, Order, folder_of
+from kinora.serve.jobs import Jobs
+from kinora.serve.queue import Queue
+from kinora.serve.settings import Settings
+from kinora.serve.watch import Watch
+
+__all__ = ["FORMATS", "Service"]
+
+FORMATS: Final = ("mp4", "webm", "gif")
+PATIENCE: Final = 5.0
+"""Seconds that a client waits for the database's lock, before it is told to come again."""
+ORPHAN: Final = 3600.0
+"""Seconds after which a folder that is no job's is nobody's."""
+FIELDS: Final = tuple(f.name for f in fields(Request) if f.name != "image")
+
+
+class Service:
+    """Takes orders, tells how far they are, and hands out what became of them."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises RequestError when the database or the storage can't be used."""
+        try:
+            settings.data.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(f"{settings.data}: can't be made: {error.strerror}") from error
+        self.settings = settings
+        self.limits = settings.limits
+        self.engine = open_database(settings.database_url, patience=PATIENCE)
+        self.queue = Queue(self.engine)
+        self.jobs = Jobs(self.engine)
+        self.files = Files(settings.storage_url)
+        self.inspector = Inspector(settings.limits.pixels)
+        self.watch = Watch(self.jobs.several)
+
+    def submit(
+        self,
+        client: Client,
+        photo: bytes,
+        asked: Mapping[str, Any],
+        *,
+        door: str,
+        model: str | None = None,
+        key: str | None = None,
+        notes: Mapping[str, Any] | None = None,
+        keep: float | None = None,
+        kinds: Collection[str] = (),
+    ) -> Job:
+        """Put a clip into the queue; the same key gives the same job.
+
+        asked: fields of `kinora.Request`; a seed is drawn where it has none.
+        notes: what the protocol wants back. keep: seconds, where it isn't the service's own time.
+        kinds: formats of photos that the protocol takes; all that can be read when empty.
+        Raises what is a kind of Refused; then nothing is kept.
+        """
+        name = self._model(model)
+        values = self._checked(name, asked)
+        digest = hashlib.sha256(photo + json.dumps([name, values], sort_keys=True).encode())
+        seen = self.inspector.photo(photo)
+        if kinds and seen.format not in kinds:
+            raise Invalid(f"the photo is {seen.format}; it must be {' or '.join(kinds)}")
+        self._check_plan(name, values, (seen.width, seen.height))
+        order = Order(
+            id=secrets.token_hex(32),
+            client=client.name,
+            door=door,
+            model=name,
+            asked={"seed": draw_seed(), **values},
+            notes=dict(notes or {}),
+            keep=self.limits.keep_days * 86400 if keep is None else keep,
+            key=key,
+            digest=digest.hexdigest(),
+        )
+        folder = folder_of(order.id)
+        new = False
+        try:
+            self.files.write(f"{folder}/photo", photo)
+            job, new = self.jobs.submit(
+                order,
+                self.queue.put,
+                queue=self.limits.queue,
+                per_client=client.jobs or self.limits.per_client,
+            )
+        finally:
+            if not new:
+                self.files.delete(folder)
+        return job
+
+    def get(self, client: Client, id: str) -> Job:
+        """Raises Missing, also for somebody else's."""
+        return self.jobs.get(id, client.name)
+
+    def cancel(self, client: Client, id: str) -> Job:
+        """Raises Missing, or Conflict for a job that has ended otherwise."""
+        return self.jobs.cancel(id, client.name)
+
+    def delete(self, client: Client, id: str) -> None:
+        """Forget a job with its files; one that has not ended is cancelled. Raises Missing."""
+        job = self.jobs.hide(id, client.name)
+        if job.ended:
+            self._forget(job)
+
+    def clip(self, job: Job, suffix: str = "mp4") -> str:
+        """Where a finished job's clip lies, made in other formats when first asked for.
+
+        Raises Missing for a job that has no clip, or has none yet, or Busy.
+        """
+        if suffix not in FORMATS:
+            raise Missing(f"clip.{suffix}: clips are there as {', '.join(FORMATS)}")
+        if job.state != "succeeded":
+            raise Missing(f"job {job.id}: it is {job.state} and has no clip")
+        name = f"{job.folder}/clip.{suffix}"
+        if not self.files.exists(name):
+            with (
+                self.files.local(f"{job.folder}/clip.mp4") as source,
+                self.files.new(name) as target,
+            ):
+                self.inspector.convert(source, target)
+            self.jobs.weigh(job.id, self.files.bytes_of(job.folder))
+        return name
+
+    def models(self) -> dict[str, int]:
+        """The models that can be asked for, and how many workers run each. Raises Busy."""
+        try:
+            alive = living(self.engine)
+        except OperationalError as error:
+            raise Busy("the database is locked or can't be reached") from error
+        return {self.settings.model_name: 0, **alive}
+
+    def check(self) -> None:
+        """Whether jobs can be taken. Raises Busy when they can't."""
+        self.jobs.counts()
+        self.files.write("probe", b"")
+
+    def sweep(self) -> None:
+        """Let go of what was kept long enough, and of what is nobody's."""
+        for job in self.jobs.outdated(self.limits.keep_bytes):
+            self._forget(job)
+        old = time.time() - ORPHAN
+        for shelf, _ in self.files.folders("jobs"):
+            found = {n.rpartition("/")[2]: n for n, at in self.files.folders(shelf) if at < old}
+            for id in found.keys() - self.jobs.several(found).keys():
+                self.files.delete(found[id])
+
+    def _forget(self, job: Job) -> None:
+        with suppress(Refused):  # what fails is tried again at the next sweep
+            self.files.delete(job.folder)
+            self.queue.forget(job.id)
+            self.jobs.forget(job.id)
+
+    def _model(self, name: str | None) -> str:
+        """Raises Invalid for a model that no worker runs."""
+        if name is None or name == self.settings.model_name:
+            return self.settings.model_name
+        there = self.models()
+        if name not in there:
+            raise Invalid(f"model {name!r}: not here. There are {', '.join(there)}")
+        return name
+
+    def _checked(self, model: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What is asked for, as JSON. Raises Invalid or TooLarge."""
+        unknown = ", ".join(sorted(set(asked) - set(FIELDS)))
+        if unknown:
+            raise Invalid(f"{unknown}: no such field. There are {', '.join(FIELDS)}")
+        values = {name: value for name, value in asked.items() if value is not None}
+        try:
+            request = Request(image=None, **values)
+        except RequestError as error:
+            raise Invalid(str(error)) from None
+        for name, value, most in (
+            ("frames", request.frames, self.limits.frames),
+            ("steps", request.steps, self.limits.steps),
+            ("size", max(request.size or (0, 0)), self.limits.side),
+        ):
+            if value is not None and value > most:
+                raise TooLarge(f"{name} {value}: at most {most} here")
+        return values
+
+    def _check_plan(self, model: str, values: Mapping[str, Any], size: tuple[int, int]) -> None:
+        """What only the model knows, where the model is known. Raises Invalid."""
+        config: ModelConfig | None = known_config(model)
+        if config is not None:
+            try:
+                Request(image=None, **values).resolved(config, size)
+            except RequestError as error:
+                raise Invalid(str(error)) from None

@@ -1,0 +1,55 @@
+"""Jobs as they change, for all who are watching them: one look at the database for everybody."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import suppress
+from typing import Final
+
+from kinora.serve.errors import Busy
+from kinora.serve.job import Job
+
+__all__ = ["Watch"]
+
+POLL: Final = 0.25
+"""Seconds between two looks."""
+
+
+class Watch:
+    """Follows jobs for whoever asks, in one event loop."""
+
+    def __init__(self, fetch: Callable[[Collection[str]], dict[str, Job]]) -> None:
+        """fetch: those of some jobs that there are; raises Busy."""
+        self.fetch = fetch
+        self.watched: Counter[str] = Counter()
+        self.latest: dict[str, Job] = {}
+        self.looked = asyncio.Condition()
+        self.task: asyncio.Task[None] | None = None
+
+    async def follow(self, id: str) -> AsyncGenerator[Job]:
+        """A job as it is now, then whenever it has changed, until it has ended or is gone."""
+        self.watched[id] += 1
+        if self.task is None or self.task.done():
+            self.task = asyncio.create_task(self._look())
+        last: Job | None = None
+        try:
+            while last is None or not last.ended:
+                async with self.looked:
+                    await self.looked.wait()
+                job = self.latest.get(id)
+                if job is None:
+                    return
+                if job != last:
+                    yield job
+                last = job
+        finally:
+            self.watched[id] -= 1
+            self.watched += Counter()  # without those that nobody watches
+
+    async def _look(self) -> None:
+        while self.watched:
+            with suppress(Busy):  # then the next look may tell
+                self.latest = await asyncio.to_thread(self.fetch, list(self.watched))
+                async with self.looked:
+                    self.looked.notify_all()
+            await asyncio.sleep(POLL)

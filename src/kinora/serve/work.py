@@ -1,0 +1,235 @@
+"""A worker's making of clips, in pieces, each of which lasts once it is done."""
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from threading import Event as Flag
+from typing import Protocol, TypeVar
+
+import numpy as np
+import structlog
+from PIL import Image
+
+from kinora.clip import Clip
+from kinora.errors import KinoraError, MediaError, RequestError
+from kinora.events import Decoded, Done, Encoded, Event, Sampled
+from kinora.request import Request
+from kinora.runtime import Journal
+from kinora.serve.errors import Busy, Missing, Superseded
+from kinora.serve.files import Files
+from kinora.serve.job import Job, State
+from kinora.serve.jobs import Jobs
+from kinora.serve.journal import FileJournal
+from kinora.serve.stills import jpeg, sheet, small
+from kinora.types import Latents
+
+__all__ = ["Maker", "Work"]
+
+LOOK = 0.1
+"""Seconds between two notes of how far a job is, at least."""
+SHARE = 0.1
+"""Of the time that previews may take."""
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class Maker(Protocol):
+    """What makes clips: a `kinora.Pipeline`, or what stands for one."""
+
+    def stream(self, requests: Request, journal: Journal | None = None) -> Iterator[Event]: ...
+
+    def preview(self, denoised: Latents, frame: int = -1) -> np.ndarray: ...
+
+
+class Cancelled(Exception):
+    """The client doesn't want it any more."""
+
+
+@dataclass
+class Making:
+    """A clip in the midst of being made."""
+
+    job: Job
+    events: Generator[Event]
+    journal: FileJournal
+    previews: int
+    steps: int = 0
+    times: list[float] = field(default_factory=list[float])
+    """When each step was done that wasn't done before, by another process."""
+    looked: float = 0.0
+    previewed: float = 0.0
+    cost: float = 0.0
+    """Seconds that the last preview took."""
+
+    def seconds_left(self, step: int) -> float | None:
+        """Of sampling, by the mean of the steps so far."""
+        if len(self.times) < 2:
+            return None
+        each = (self.times[-1] - self.times[0]) / (len(self.times) - 1)
+        return each * (self.steps - step)
+
+
+class Work:
+    """The clips that one worker makes, one at a time.
+
+    Between the pieces, all that is needed to go on lies in files and in the job's row.
+    """
+
+    def __init__(self, maker: Maker, jobs: Jobs, files: Files, executor: str) -> None:
+        self.maker = maker
+        self.jobs = jobs
+        self.files = files
+        self.executor = executor
+        self.making: Making | None = None
+        self.leaving = Flag()
+        """Set when the worker is to leave: what is being made then stays as it is."""
+
+    def begin(self, id: str) -> bool:
+        """Take a job, if there is still something to do about it."""
+        if self.making is not None:  # another worker has that by now
+            self.making.events.close()
+            self.making = None
+        job = patiently(lambda: self.jobs.begin(id, self.executor))
+        if job is None:
+            return False
+        journal = FileJournal(self.files, f"{job.folder}/state")
+        self.making = Making(job, self._events(job, journal), journal, job.previews)
+        log.info("job_begun", job=id, deaths=job.deaths)
+        return True
+
+    def encode(self, id: str) -> int:
+        """The number of steps to sample; 0 when the job has ended."""
+        return self._advance(id, lambda event: isinstance(event, Encoded))
+
+    def sample(self, id: str, step: int) -> bool:
+        """Until a step is done; False when the job has ended."""
+        return bool(self._advance(id, lambda e: isinstance(e, Sampled) and e.step >= step))
+
+    def decode(self, id: str) -> bool:
+        """Until the clip is there; False when the job has ended in another way."""
+        return bool(self._advance(id, lambda event: isinstance(event, Done)))
+
+    def _events(self, job: Job, journal: FileJournal) -> Generator[Event]:
+        photo = self.files.read(f"{job.folder}/photo")
+        yield from self.maker.stream(Request(image=photo, **job.asked), journal)
+
+    def _advance(self, id: str, reached: Callable[[Event], bool]) -> int:
+        making = self.making
+        if making is None or making.job.id != id:
+            raise Superseded(f"job {id}: it isn't being made here")
+        try:
+            for event in making.events:
+                self._note(making, event)
+                if reached(event):
+                    making.journal.flush()
+                    return making.steps
+            raise AssertionError("a stream ends with Done")
+        except Cancelled:
+            self._end(making, "cancelled")
+        except Superseded:  # DBOS has this outcome refused, and waits for the other one's
+            raise
+        except Exception as error:
+            reason = told(error)
+            if reason["code"] == "internal":
+                log.exception("job_broke", job=id)
+            self._end(making, "failed", error=reason)
+        return 0
+
+    def _note(self, making: Making, event: Event) -> None:
+        """What an event means for the job. Raises Cancelled, or Superseded."""
+        while self.leaving.is_set():
+            time.sleep(1)  # until the process ends; the job is somebody else's by now
+        match event:
+            case Encoded(plans=(plan,)):
+                making.steps = plan.steps
+                self._tell(making, phase="sampling", steps=plan.steps)
+            case Sampled(step=step, steps=steps, denoised=denoised):
+                if not making.journal.replaying:
+                    making.times.append(time.monotonic())
+                    self._preview(making, denoised)
+                phase = "decoding" if step == steps else "sampling"
+                left = making.seconds_left(step)
+                self._tell(making, phase=phase, step=step, seconds_left=left)
+            case Decoded():
+                self._tell(making)
+            case Done(clips=(clip,)):
+                self._finish(making, clip)
+            case _:
+                pass
+
+    def _tell(self, making: Making, **values: object) -> None:
+        now = time.monotonic()
+        if now - making.looked < LOOK and values.get("phase") == "sampling":
+            return
+        making.looked = now
+        with suppress(Busy):  # how far it has come is told again at the next step
+            if not self.jobs.tell(making.job.id, self.executor, previews=making.previews, **values):
+                raise Cancelled
+
+    def _preview(self, making: Making, denoised: Latents) -> None:
+        """A small picture of the clean estimate, now and then."""
+        start = time.monotonic()
+        if start - making.previewed < making.cost / SHARE:
+            return
+        picture = small(Image.fromarray(self.maker.preview(denoised)[0]))
+        name = f"{making.job.folder}/preview-{making.previews + 1}.jpg"
+        with suppress(Busy):
+            self.files.write(name, jpeg(picture))
+            making.previews += 1
+        making.previewed = time.monotonic()
+        making.cost = max(making.previewed - start, 0.05)
+
+    def _finish(self, making: Making, clip: Clip) -> None:
+        job = making.job
+        with self.files.new(f"{job.folder}/clip.mp4") as path:
+            clip.save(path)
+        self.files.write(f"{job.folder}/poster.jpg", jpeg(Image.fromarray(clip.frames[0])))
+        self.files.write(f"{job.folder}/spritesheet.jpg", jpeg(sheet(clip.frames)))
+        width, height = clip.size
+        result = {
+            "frames": len(clip.frames),
+            "fps": clip.fps,
+            "seconds": clip.duration,
+            "width": width,
+            "height": height,
+            "recipe": clip.recipe,
+        }
+        self._end(making, "succeeded", result=result)
+
+    def _end(self, making: Making, state: State, **values: object) -> None:
+        """Whatever is only of use while the clip is being made goes."""
+        job, self.making = making.job, None
+        making.events.close()
+        self.files.delete(f"{job.folder}/state")
+        size = self.files.bytes_of(job.folder)
+        patiently(lambda: self.jobs.end(job.id, self.executor, state, bytes=size, **values))
+        log.info("job_ended", job=job.id, state=state)
+
+
+def patiently(change: Callable[[], T]) -> T:
+    """Make a change that must be made, however long the database is away."""
+    while True:
+        try:
+            return change()
+        except Busy:
+            time.sleep(1)
+
+
+def told(error: Exception) -> dict[str, str]:
+    """What a client is told of a failure."""
+    match error:
+        case RequestError() | MediaError():
+            return {"code": "invalid", "message": str(error)}
+        case Missing():
+            return {"code": "photo_lost", "message": "its photo is gone from the storage"}
+        case Busy():
+            return {"code": "unavailable", "message": str(error)}
+        case _ if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+            return {"code": "out_of_memory", "message": "not enough memory. Ask for a smaller clip"}
+        case KinoraError():
+            return {"code": "failed", "message": str(error)}
+        case _:
+            return {"code": "internal", "message": "a fault of this service; its log tells more"}

@@ -1,0 +1,111 @@
+"""A worker process: takes jobs from the durable queue, one at a time."""
+
+import math
+import os
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from types import FrameType
+from typing import Final
+
+import sqlalchemy as sa
+import structlog
+from dbos import DBOS, DBOSConfig
+
+from kinora.serve.database import open_database
+from kinora.serve.files import Files
+from kinora.serve.heart import Heart
+from kinora.serve.jobs import Jobs
+from kinora.serve.queue import APPLICATION, VERSION, WORKFLOW, queue_of
+from kinora.serve.settings import Settings
+from kinora.serve.work import Maker, Work
+
+__all__ = ["run_worker"]
+
+PARTS: Final = 8
+"""Of sampling, each of which lasts once it is done."""
+POLL: Final = 0.1
+"""Seconds between two looks at the queue."""
+PATIENCE: Final = 30.0
+"""Seconds that a statement waits for the database's lock."""
+
+log = structlog.get_logger()
+
+
+def run_worker(settings: Settings, load: Callable[[], Maker], *, attached: bool = False) -> None:
+    """Work until told to leave; what is being made then is given back to the queue.
+
+    load: of what makes the clips; called before any job is taken.
+    attached: leave when standard input ends too, as it does when the parent is gone.
+    """
+    executor = uuid.uuid4().hex  # of this process: one that is started anew is another worker
+    stop = threading.Event()
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+    if attached:
+        threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
+    engine = open_database(settings.database_url, patience=PATIENCE)
+    jobs = Jobs(engine)
+    work = Work(load(), jobs, Files(settings.storage_url), executor)
+
+    _configure(engine, settings, executor)
+    # What DBOS offers for this has no public name; recovering what isn't there does nothing.
+    bury = DBOS._recover_pending_workflows  # pyright: ignore[reportPrivateUsage]
+    heart = Heart(engine, executor, settings.model_name, lambda dead: bury(list(dead)))
+    _launch(work, settings)
+    heart.start()
+    log.info("worker_ready", model=settings.model_name, executor=executor)
+
+    stop.wait()
+    work.leaving.set()
+    jobs.give_back(executor)
+    bury([executor])
+    heart.leave()
+    log.info("worker_left", executor=executor)
+    os._exit(0)  # a thread of its is in the midst of a job that isn't its own any more
+
+
+def _configure(engine: sa.Engine, settings: Settings, executor: str) -> None:
+    config: DBOSConfig = {
+        "name": APPLICATION,
+        "system_database_url": settings.database_url,
+        "system_database_engine": engine,
+        "executor_id": executor,
+        "application_version": VERSION,
+        "use_listen_notify": False,
+        "log_level": "WARNING",
+    }
+    DBOS(config=config)
+
+
+def _launch(work: Work, settings: Settings) -> None:
+    """Have DBOS take jobs of the model."""
+
+    @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)
+    def clip(id: str) -> None:  # pyright: ignore[reportUnusedFunction]
+        if not work.begin(id):  # no step: done anew by each worker that has the job
+            return
+        steps = DBOS.run_step({"name": "encode"}, work.encode, id)
+        for step in sorted({math.ceil(steps * part / PARTS) for part in range(1, PARTS + 1)}):
+            if not DBOS.run_step({"name": f"sample {step}"}, work.sample, id, step):
+                return
+        DBOS.run_step({"name": "decode"}, work.decode, id)
+
+    name = queue_of(settings.model_name)
+    DBOS.listen_queues([name])
+    DBOS.launch()
+    DBOS.register_queue(
+        name, worker_concurrency=1, polling_interval_sec=POLL, on_conflict="always_update"
+    )
+
+
+def _watch_parent(stop: threading.Event) -> None:
+    while sys.stdin.buffer.read(1):
+        pass
+    stop.set()
