@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,16 @@ def main(data: str, step_seconds: str = "0.01", database: str | None = None) -> 
 
     settings = Settings(data=Path(data), model="tiny", database=database)
     run_worker(settings, lambda: Stub(float(step_seconds)), attached=True)
+
+
+def forked(stdin: Connection, log: Path, *arguments: str) -> None:
+    """The same, forked from a process that has imported all of it: some tenths of a second."""
+    with log.open("ab") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    os.dup2(stdin.fileno(), 0)
+    sys.stdin = open(0, closefd=False)
+    main(*arguments)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from kinora.errors import RequestError
 from kinora.serve.errors import TooMany, Unknown
@@ -92,8 +93,11 @@ def read_clients(file: Path) -> dict[str, Client]:
     clients: dict[str, Client] = {}
     try:
         for line in filter(str.strip, file.read_text().splitlines()):
-            values = json.loads(line)
-            clients[values.pop("sha256")] = Client(**values)
+            values: dict[str, Any] = dict(json.loads(line))
+            mark = values.pop("sha256")
+            clients[mark] = Client(**values)
+        if not clients:
+            raise ValueError("there is none")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RequestError(
             f"{file}: must have one JSON object a line, such as "

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from kinora import __version__
 from kinora.serve.access import Access
 from kinora.serve.doors import login, openai, operation, own, stability
-from kinora.serve.errors import Busy, Invalid, Missing, Refused, TooLarge
+from kinora.serve.errors import Broken, Invalid, Missing, Refused, TooLarge
 from kinora.serve.guard import Guard
 from kinora.serve.metrics import Metrics
 from kinora.serve.replies import refusal
@@ -95,6 +95,4 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def broken(request: Request, error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]
-        made = Busy("a fault of this service; its log tells more")
-        made.status, made.code = 500, "internal"
-        return answer(request, made)
+        return answer(request, Broken("a fault of this service; its log tells more"))

@@ -28,7 +28,7 @@ jobs = sa.Table(
     sa.Column("created", sa.Double, nullable=False),
     sa.Column("started", sa.Double),
     sa.Column("finished", sa.Double),
-    sa.Column("keep", sa.Double, nullable=False),
+    sa.Column("keep", sa.Integer, nullable=False),
     sa.Column("executor", sa.String(64)),
     sa.Column("deaths", sa.Integer, nullable=False),
     sa.Column("cancelling", sa.Boolean, nullable=False),

@@ -3,6 +3,7 @@
 from kinora.errors import KinoraError
 
 __all__ = [
+    "Broken",
     "Busy",
     "Conflict",
     "Foreign",
@@ -87,6 +88,12 @@ class Busy(Refused):
     """Something that the service needs is locked, full or away for now."""
 
     status, code, retry_after = 503, "unavailable", 10
+
+
+class Broken(Refused):
+    """It went wrong here."""
+
+    status, code = 500, "internal"
 
 
 class Superseded(KinoraError):

@@ -80,4 +80,4 @@ def living(engine: sa.Engine) -> dict[str, int]:
     query = sa.select(workers.c.model, sa.func.count()).group_by(workers.c.model)
     with engine.connect() as c:
         alive = query.where(workers.c.beat >= clock(engine) - SILENCE)
-        return dict(c.execute(alive).tuples().all())
+        return dict(c.execute(alive).all())

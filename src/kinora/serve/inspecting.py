@@ -1,35 +1,26 @@
-"""Clients' files, opened in processes of their own that may take little memory and time.
+"""Clients' files, opened in processes of their own that may take little memory and time."""
 
-What a decoder does with a hostile picture, it does there, and to nobody else's.
-"""
-
-import io
-import multiprocessing
-import resource
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+import json
+import queue
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
-from threading import BoundedSemaphore
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
-import psutil
-
-from kinora.clip import Clip
-from kinora.errors import KinoraError
-from kinora.media import load_photo
-from kinora.media.picture import header, quiet
-from kinora.serve.errors import Busy, Invalid, Refused, TooLarge
+from kinora.serve.errors import Busy, Invalid, TooLarge
 
 __all__ = ["Inspector", "Seen"]
 
-MEMORY: Final = 1 << 30
-"""Bytes that such a process may take for the file."""
 SECONDS: Final = 30.0
 """For one file, and for its turn to come."""
-PROCESSES: Final = 2
-"""At a time."""
+READERS: Final = 2
+"""Processes."""
+LIFE: Final = 1000
+"""Files, after which a process is started anew: what decoders lose in memory is got back."""
 
-T = TypeVar("T")
+COMMAND: Final = (sys.executable, "-m", "kinora.serve.reader")
 
 
 class Seen(NamedTuple):
@@ -47,65 +38,89 @@ class Inspector:
     def __init__(self, pixels: int) -> None:
         """pixels: of a photo, at most."""
         self.pixels = pixels
-        self.slots = BoundedSemaphore(PROCESSES)
-        # Forked from one clean process that has the decoders loaded: some milliseconds each.
-        self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload([__name__])
+        self.readers = queue.SimpleQueue[Reader]()
+        for _ in range(READERS):
+            self.readers.put(Reader())
 
     def photo(self, data: bytes) -> Seen:
         """Raises Invalid when it can't be read, TooLarge, or Busy."""
-        return self._run(look, data, self.pixels)
+        if not data:
+            raise Invalid("the photo is empty. Send a picture file")
+        width, height, kind = self._ask({"task": "look", "bytes": len(data)}, data)
+        if width * height > self.pixels:
+            raise TooLarge(
+                f"the photo has {width}x{height} pixels; at most {self.pixels:,} are taken. "
+                "Scale it down first"
+            )
+        return Seen(int(width), int(height), str(kind))
 
     def convert(self, source: Path, target: Path) -> None:
         """A clip in the format of another suffix. Raises Invalid or Busy."""
-        self._run(convert, source, target)
+        self._ask({"task": "convert", "values": [str(source), str(target)]})
 
-    def _run(self, function: Callable[..., T], *args: object) -> T:
-        if not self.slots.acquire(timeout=SECONDS):
-            raise Busy("too many files are being looked at. Try again in a moment")
-        receiver, sender = self.context.Pipe(duplex=False)
-        process = self.context.Process(target=confined, args=(sender, function, *args))
+    def close(self) -> None:
+        for _ in range(READERS):
+            self.readers.get(timeout=SECONDS).stop()
+
+    def _ask(self, question: dict[str, object], data: bytes = b"") -> Any:  # noqa: ANN401 (JSON)
         try:
-            process.start()
-            sender.close()
-            if not receiver.poll(SECONDS):
-                raise Invalid("the file takes too long to decode")
-            answer: Any = receiver.recv()
-        except EOFError:
-            raise Invalid("the file can't be decoded in this service's memory") from None
+            reader = self.readers.get(timeout=SECONDS)
+        except queue.Empty:
+            raise Busy("too many files are being looked at. Try again in a moment") from None
+        try:
+            return reader.ask(question, data)
         finally:
-            process.kill()
-            process.join()
-            receiver.close()
-            self.slots.release()
-        if isinstance(answer, Refused):
-            raise answer
-        if isinstance(answer, KinoraError):
-            raise Invalid(str(answer))
-        return answer
+            self.readers.put(reader)
 
 
-def confined(sender: Connection, function: Callable[..., object], *args: object) -> None:
-    """In the new process: little memory, and no core of it on the disk."""
-    most = psutil.Process().memory_info().vms + MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        sender.send(function(*args))
-    except KinoraError as error:
-        sender.send(error)
+class Reader:
+    """One process that opens files, one after the other; a new one where it didn't survive one."""
 
+    def __init__(self) -> None:
+        self.process = self._started()
+        self.opened = 0
 
-def look(data: bytes, pixels: int) -> Seen:
-    with quiet():
-        first = header(io.BytesIO(data), "the photo")
-    if first.width * first.height > pixels:
-        raise TooLarge(
-            f"the photo has {first.width}x{first.height} pixels; at most {pixels:,} are taken. "
-            "Scale it down first"
-        )
-    return Seen(*load_photo(data).size, first.format or "unknown")
+    def ask(self, question: dict[str, object], data: bytes) -> Any:  # noqa: ANN401 (JSON)
+        """Raises Invalid."""
+        if self.opened >= LIFE or self.process.poll() is not None:
+            self._renew()
+        self.opened += 1
+        begun = time.monotonic()
+        limit = threading.Timer(SECONDS, self.process.kill)
+        limit.start()
+        try:
+            answer = self._exchange(json.dumps(question).encode() + b"\n" + data)
+        finally:
+            limit.cancel()
+        if not answer:
+            self._renew()
+            late = time.monotonic() - begun >= SECONDS
+            why = "takes too long to decode" if late else "can't be decoded"
+            raise Invalid(f"the file {why}")
+        told = json.loads(answer)
+        if "wrong" in told:
+            raise Invalid(str(told["wrong"]))
+        return told["done"]
 
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.communicate()
 
-def convert(source: Path, target: Path) -> None:
-    Clip.open(source).save(target)
+    def _exchange(self, question: bytes) -> bytes:
+        """A line of the process; nothing when it is gone."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(question)
+            self.process.stdin.flush()
+            return self.process.stdout.readline()
+        except BrokenPipeError:
+            return b""
+
+    def _renew(self) -> None:
+        self.stop()
+        self.process = self._started()
+        self.opened = 0
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

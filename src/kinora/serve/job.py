@@ -1,17 +1,32 @@
 """One clip that somebody asked for, as the database has it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-__all__ = ["ENDED", "Job", "Order", "State", "folder_of"]
+from kinora.request import Photo, Request
+
+__all__ = ["ENDED", "Job", "Order", "State", "folder_of", "request_of"]
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ENDED: Final[tuple[State, ...]] = ("succeeded", "failed", "cancelled")
 
 
+PAIRS: Final = frozenset({"size", "guidance", "guidance_interval"})
+
+
 def folder_of(id: str) -> str:
     """Where all files of a job lie, its photo too."""
     return f"jobs/{id[:2]}/{id}"
+
+
+def request_of(asked: Mapping[str, Any], image: Photo = None) -> Request:
+    """What was asked for, from JSON, which has lists for pairs. Raises RequestError."""
+    given = dict(asked)
+    for name in PAIRS & given.keys():
+        if isinstance(given[name], list):
+            given[name] = tuple(given[name])
+    return Request(image=image, **given)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +42,7 @@ class Order:
     """Fields of `kinora.Request`, as JSON; the seed among them."""
     notes: dict[str, Any]
     """What the protocol wants back."""
-    keep: float
+    keep: int
     """Seconds after its end."""
     key: str | None = None
     """The client's own name for it, which makes asking again harmless."""

@@ -213,7 +213,7 @@ class Jobs:
         """How many jobs there are in each state."""
         query = sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)
         with self._read() as c:
-            return dict(c.execute(query).tuples().all())
+            return dict(c.execute(query).all())
 
     def _visible(self, client: str | None) -> sa.Select[Any]:
         query = jobs.select().where(jobs.c.hidden.is_(False))

@@ -82,6 +82,9 @@ def run_service(
         raise RequestError(
             f"{host}:{port}: can't be listened on ({error.strerror}). Choose another --port"
         ) from error
+    # Connections have it from here: asyncio sees to it for sockets that it makes itself only, and
+    # an answer in two parts would wait 40 ms for the client to acknowledge the first one.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     service = Service(settings)
     app = create_app(service, access, page=page)
     config = uvicorn.Config(
@@ -103,6 +106,7 @@ def run_service(
     finally:
         if supervisor is not None:
             supervisor.stop()
+        service.close()
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -20,7 +20,7 @@ from kinora.serve.errors import Busy, Invalid, Missing, Refused, TooLarge
 from kinora.serve.files import Files
 from kinora.serve.heart import living
 from kinora.serve.inspecting import Inspector
-from kinora.serve.job import Job, Order, folder_of
+from kinora.serve.job import Job, Order, folder_of, request_of
 from kinora.serve.jobs import Jobs
 from kinora.serve.queue import Queue
 from kinora.serve.settings import Settings
@@ -64,7 +64,7 @@ class Service:
         model: str | None = None,
         key: str | None = None,
         notes: Mapping[str, Any] | None = None,
-        keep: float | None = None,
+        keep: int | None = None,
         kinds: Collection[str] = (),
     ) -> Job:
         """Put a clip into the queue; the same key gives the same job.
@@ -88,7 +88,7 @@ class Service:
             model=name,
             asked={"seed": draw_seed(), **values},
             notes=dict(notes or {}),
-            keep=self.limits.keep_days * 86400 if keep is None else keep,
+            keep=int(self.limits.keep_days * 86400) if keep is None else keep,
             key=key,
             digest=digest.hexdigest(),
         )
@@ -163,6 +163,10 @@ class Service:
             for id in found.keys() - self.jobs.several(found).keys():
                 self.files.delete(found[id])
 
+    def close(self) -> None:
+        self.inspector.close()
+        self.engine.dispose()
+
     def _forget(self, job: Job) -> None:
         with suppress(Refused):  # what fails is tried again at the next sweep
             self.files.delete(job.folder)
@@ -185,7 +189,7 @@ class Service:
             raise Invalid(f"{unknown}: no such field. There are {', '.join(FIELDS)}")
         values = {name: value for name, value in asked.items() if value is not None}
         try:
-            request = Request(image=None, **values)
+            request = request_of(values)
         except RequestError as error:
             raise Invalid(str(error)) from None
         for name, value, most in (
@@ -202,6 +206,6 @@ class Service:
         config: ModelConfig | None = known_config(model)
         if config is not None:
             try:
-                Request(image=None, **values).resolved(config, size)
+                request_of(values).resolved(config, size)
             except RequestError as error:
                 raise Invalid(str(error)) from None

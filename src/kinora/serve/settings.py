@@ -27,11 +27,11 @@ class Limits:
     """Of those, one client's."""
     requests: int = 1200
     """Of a client in a minute."""
-    upload_seconds: float = 120
+    upload_seconds: float = 120.0
     """Until the whole body of a request has to be there."""
-    stall_seconds: float = 15
+    stall_seconds: float = 15.0
     """Without a byte of it."""
-    keep_days: float = 30
+    keep_days: float = 30.0
     """How long jobs are kept after their end."""
     keep_bytes: int = 20 << 30
     """How much they may take; the oldest go first."""

@@ -18,7 +18,7 @@ from kinora.request import Request
 from kinora.runtime import Journal
 from kinora.serve.errors import Busy, Missing, Superseded
 from kinora.serve.files import Files
-from kinora.serve.job import Job, State
+from kinora.serve.job import Job, State, request_of
 from kinora.serve.jobs import Jobs
 from kinora.serve.journal import FileJournal
 from kinora.serve.stills import jpeg, sheet, small
@@ -114,7 +114,7 @@ class Work:
 
     def _events(self, job: Job, journal: FileJournal) -> Generator[Event]:
         photo = self.files.read(f"{job.folder}/photo")
-        yield from self.maker.stream(Request(image=photo, **job.asked), journal)
+        yield from self.maker.stream(request_of(job.asked, photo), journal)
 
     def _advance(self, id: str, reached: Callable[[Event], bool]) -> int:
         making = self.making

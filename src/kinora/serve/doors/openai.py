@@ -1,7 +1,7 @@
 """The door for programs written for OpenAI's videos."""
 
 import base64
-import binascii
+import math
 import re
 from typing import Annotated, Any, Final, Literal, cast
 
@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
-from kinora.config import SVD, known_config
+from kinora.config import SVD, ModelConfig, known_config
 from kinora.errors import RequestError
 from kinora.serve.access import Client
 from kinora.serve.delivery import deliver
@@ -26,7 +26,7 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1/videos", tags=["OpenAI videos"])
 
 MAX_SECONDS = 600
-NOTE = "the prompt is not looked at: this model animates the picture as it is"
+NOTE = "The prompt is not looked at: this model animates the picture as it is"
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 STATUS: Final[dict[State, Status]] = {
@@ -89,7 +89,7 @@ class Deleted(BaseModel):
 async def create(service: Open, client: Who, request: Request) -> Video:
     """Begin a video of `input_reference`, a picture. The prompt is kept, and not looked at."""
     fields = await _fields(request)
-    photo = await _photo(fields)
+    photo = _photo(fields)
     return await run_in_threadpool(_create, service, client, fields, photo)
 
 
@@ -103,9 +103,14 @@ def _create(service: Service, client: Client, fields: dict[str, Any], photo: byt
             raise RequestError(f"seconds {seconds:g}: must be more than 0, at most {MAX_SECONDS}")
     except RequestError as error:
         raise Invalid(str(error)) from None
-    if config is not None:  # as many frames as the model makes in that time
+    notes: dict[str, Any] = {"prompt": _text(fields, "prompt"), "note": NOTE}
+    if config is not None:
         asked["frames"] = min(config.frames, max(1, round(seconds * config.fps)))
-    notes = {"prompt": _text(fields, "prompt")}
+        asked["size"] = asked["size"] and _near(asked["size"], config)
+        notes["note"] += (
+            f". More than {config.frames} frames or {config.width}x{config.height} pixels are "
+            f"brought down to that, which {config.name} was trained on"
+        )
     job = service.submit(client, photo, asked, door="openai", model=model, notes=notes)
     return answered(job)
 
@@ -178,14 +183,23 @@ def answered(job: Job) -> Video:
         prompt=job.notes.get("prompt"),
         seconds=f"{told['frames'] / told['fps']:.3g}",
         size=f"{width}x{height}",
-        note=NOTE,
+        note=job.notes.get("note"),
     )
+
+
+def _near(size: tuple[int, int], config: ModelConfig) -> tuple[int, int]:
+    """The model's size of about this shape, with at most as many pixels as it was trained on."""
+    scale = min(1.0, math.sqrt(config.width * config.height / (size[0] * size[1])))
+    multiple = config.size_multiple
+    width, height = (max(multiple, round(scale * s / multiple) * multiple) for s in size)
+    return width, height
 
 
 async def _fields(request: Request) -> dict[str, Any]:
     """Of a form or of JSON. Raises Invalid."""
     if not request.headers.get("content-type", "").startswith("application/json"):
-        return dict(await request.form())
+        async with request.form() as form:
+            return {name: await _plain(value) for name, value in form.items()}
     try:
         fields = await request.json()
     except ValueError:
@@ -193,6 +207,10 @@ async def _fields(request: Request) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise Invalid("the body must be a JSON object")
     return cast(dict[str, Any], fields)
+
+
+async def _plain(value: UploadFile | str) -> bytes | str:
+    return value if isinstance(value, str) else await value.read()
 
 
 def _text(fields: dict[str, Any], name: str) -> str | None:
@@ -205,11 +223,11 @@ def _text(fields: dict[str, Any], name: str) -> str | None:
     return str(value)
 
 
-async def _photo(fields: dict[str, Any]) -> bytes:
+def _photo(fields: dict[str, Any]) -> bytes:
     """An uploaded file, or a data URI; nothing is fetched for a client. Raises Invalid."""
     given = fields.get("input_reference")
-    if isinstance(given, UploadFile):
-        return await given.read()
+    if isinstance(given, bytes):
+        return given
     url = fields.get("input_reference[image_url]")
     if isinstance(given, dict):
         url = cast(dict[str, Any], given).get("image_url")
@@ -221,5 +239,5 @@ async def _photo(fields: dict[str, Any]) -> bytes:
         )
     try:
         return base64.b64decode(match[1], validate=True)
-    except binascii.Error:
+    except ValueError:
         raise Invalid("input_reference: its base64 is damaged") from None

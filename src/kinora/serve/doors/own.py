@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, File, Form, Header, Query, Request, Response, UploadFile
+from fastapi import APIRouter, File, Form, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
@@ -74,7 +74,7 @@ class ModelAnswer(BaseModel):
 def submit(
     service: Open,
     client: Who,
-    photo: Annotated[UploadFile, File(description="JPEG, PNG, WebP, BMP, TIFF or GIF")],
+    photo: Annotated[bytes, File(description="JPEG, PNG, WebP, BMP, TIFF or GIF")],
     model: Text = None,
     frames: Whole = None,
     size: Annotated[str | None, Form(examples=["1024x576"])] = None,
@@ -118,9 +118,7 @@ def submit(
         asked |= parse_fields(written)
     except RequestError as error:
         raise Invalid(str(error)) from None
-    job = service.submit(
-        client, photo.file.read(), asked, door="own", model=model, key=idempotency_key
-    )
+    job = service.submit(client, photo, asked, door="own", model=model, key=idempotency_key)
     return answered(job, service.jobs.ahead(job))
 
 

@@ -3,17 +3,17 @@
 import base64
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Header, Response, UploadFile
+from fastapi import APIRouter, File, Form, Header, Response
 from starlette.responses import JSONResponse
 
 from kinora.serve.doors.who import Found, Open, Who
-from kinora.serve.errors import Missing, Refused
+from kinora.serve.errors import Broken, Missing
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v2beta/image-to-video", tags=["Stability image-to-video"])
 
-KEPT = 24 * 3600.0
+KEPT = 24 * 3600
 """Seconds."""
 
 
@@ -21,7 +21,7 @@ KEPT = 24 * 3600.0
 def begin(
     service: Open,
     client: Who,
-    image: Annotated[UploadFile, File(description="JPEG or PNG")],
+    image: Annotated[bytes, File(description="JPEG or PNG")],
     seed: Annotated[int, Form(ge=0, le=2**32 - 2, description="0 draws one")] = 0,
     cfg_scale: Annotated[float, Form(ge=0, le=10)] = 1.8,
     motion_bucket_id: Annotated[int, Form(ge=1, le=255)] = 127,
@@ -29,7 +29,7 @@ def begin(
     """Begin a clip. cfg_scale is guidance at the last frame, where the first has 1."""
     job = service.submit(
         client,
-        image.file.read(),
+        image,
         {"seed": seed or None, "guidance": [1.0, cfg_scale], "motion": motion_bucket_id},
         door="stability",
         keep=KEPT,
@@ -46,7 +46,7 @@ def result(
     if job.door != "stability":
         raise Missing(f"{id}: no such generation")
     if job.error is not None:
-        raise Failed(job.error["message"])
+        raise Broken(job.error["message"])
     if job.state == "cancelled":
         raise Missing(f"{id}: it was cancelled")
     if job.state != "succeeded":
@@ -57,9 +57,3 @@ def result(
         return JSONResponse({"video": base64.b64encode(video).decode(), **about})
     headers = {"finish-reason": about["finish_reason"], "seed": str(about["seed"])}
     return Response(video, media_type="video/mp4", headers=headers)
-
-
-class Failed(Refused):
-    """The clip could not be made."""
-
-    status, code = 500, "internal_error"

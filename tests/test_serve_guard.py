@@ -1,0 +1,346 @@
+"""Laws of who may come in, and with how much."""
+
+import json
+import socket
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from structlog.testing import capture_logs
+
+from kinora.errors import RequestError
+from kinora.serve.access import Access, Client, hashed, is_loopback, new_token
+from kinora.serve.errors import Invalid, TooMany, Unknown
+from kinora.serve.inspecting import Inspector
+from kinora.serve.run import run_service
+from kinora.serve.settings import Limits, Settings
+from tests.cli import Kinora, kinora
+from tests.serving import picture, running, submitted
+
+__all__ = ["kinora"]
+
+ALICE, BOB, SLOW = "alice-token", "bob-token", "slow-token"
+
+CLIENTS = {
+    hashed(ALICE): Client(name="alice"),
+    hashed(BOB): Client(name="bob", jobs=2),
+    hashed(SLOW): Client(name="slow", requests=3),
+}
+
+
+@pytest.fixture(scope="module")
+def open_client(tmp_path_factory: pytest.TempPathFactory) -> Generator[httpx.Client]:
+    limits = Limits(body=1 << 20, stall_seconds=0.5, upload_seconds=1.5)
+    with running(tmp_path_factory.mktemp("open"), worker=False, limits=limits) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def closed_client(tmp_path_factory: pytest.TempPathFactory) -> Generator[httpx.Client]:
+    access = Access(CLIENTS, 100_000)
+    folder = tmp_path_factory.mktemp("closed")
+    with running(folder, worker=False, access=access, limits=Limits(queue=4)) as client:
+        yield client
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+# Where nobody shows a token.
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.1", "", "[:"])
+@pytest.mark.parametrize("path", ["/healthz", "/api/v1/jobs", "/v1/videos", "/nowhere"])
+def test_only_this_machine_is_answered(open_client: httpx.Client, host: str, path: str) -> None:
+    assert open_client.get(path, headers={"host": host}).status_code in (400, 403)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "localhost:7860"])
+def test_this_machine_has_several_names(open_client: httpx.Client, host: str) -> None:
+    assert open_client.get("/api/v1/models", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/v1/jobs", "/v1/videos", "/v2beta/image-to-video", "/login"])
+def test_pages_of_other_sites_call_nothing(
+    open_client: httpx.Client, headers: dict[str, str], path: str
+) -> None:
+    assert open_client.post(path, headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/nowhere", "/api/v1/jobs/none", "/login"])
+def test_every_answer_says_what_browsers_may_do(open_client: httpx.Client, path: str) -> None:
+    headers = open_client.get(path).headers
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["x-request-id"]
+    assert "access-control-allow-origin" not in headers
+    assert "server" not in headers or headers["server"] == "uvicorn"
+
+
+PART = b'--x\r\ncontent-disposition: form-data; name="photo"; filename="a"\r\n\r\n'
+
+
+def test_a_large_body_is_refused_before_it_is_read(open_client: httpx.Client) -> None:
+    answer = open_client.post("/api/v1/jobs", files={"photo": bytes(2 << 20)})
+    assert answer.status_code == 413
+    assert "at most 1 MiB" in answer.json()["error"]["message"]
+
+
+def test_a_body_that_does_not_tell_its_length_is_counted(open_client: httpx.Client) -> None:
+    def parts() -> Generator[bytes]:
+        yield PART
+        for _ in range(200):
+            yield bytes(1 << 14)
+
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    try:
+        answer = open_client.post("/api/v1/jobs", content=parts(), headers=headers)
+    except httpx.WriteError:  # the connection was closed while it was still being sent
+        return
+    assert answer.status_code == 413
+
+
+def sent_slowly(client: httpx.Client, pause: float, parts: int) -> bytes:
+    """What is answered to a body of which parts come after pauses, but never its end."""
+    head = b"POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n"
+    head += b"content-type: multipart/form-data; boundary=x\r\n\r\n"
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as s:
+        s.settimeout(10)
+        s.sendall(head + PART)
+        for _ in range(parts):
+            time.sleep(pause)
+            s.sendall(b"-")
+        return s.recv(1000)
+
+
+def test_a_stalled_upload_ends(open_client: httpx.Client) -> None:
+    begun = time.monotonic()
+    assert b" 408 " in sent_slowly(open_client, 0.0, 1)
+    assert time.monotonic() - begun < 3
+
+
+def test_a_dripping_upload_ends(open_client: httpx.Client) -> None:
+    assert b" 408 " in sent_slowly(open_client, 0.3, 6)
+
+
+def test_what_is_no_http_is_no_trouble(open_client: httpx.Client) -> None:
+    where = (open_client.base_url.host, open_client.base_url.port or 0)
+    for noise in (b"\x16\x03\x01\x02", b"GET / HTTP/9.9\r\n\r\n", b"GET /" + b"a" * 100_000):
+        with socket.create_connection(where) as s:
+            s.sendall(noise)
+    assert open_client.get("/healthz").status_code == 200
+
+
+# Where tokens are asked for.
+
+
+@pytest.mark.parametrize("headers", [{}, bearer("wrong"), {"authorization": f"Basic {ALICE}"}])
+def test_nobody_comes_in_without_a_token(
+    closed_client: httpx.Client, headers: dict[str, str]
+) -> None:
+    paths = ("/api/v1/jobs", "/v1/videos", "/v2beta/image-to-video/result/a", "/metrics", "/x")
+    for path in paths:
+        answer = closed_client.get(path, headers=headers)
+        assert answer.status_code == 401
+        assert "token" in answer.text
+    assert closed_client.get("/healthz").status_code == 200
+
+
+def test_clients_see_their_own_jobs_only(closed_client: httpx.Client) -> None:
+    files = {"photo": picture()}
+    job = closed_client.post("/api/v1/jobs", files=files, headers=bearer(ALICE)).json()
+    for path in (job["links"]["self"], f"/v1/videos/{job['id']}", job["links"]["events"]):
+        assert closed_client.get(path, headers=bearer(BOB)).status_code == 404
+    assert closed_client.delete(job["links"]["self"], headers=bearer(BOB)).status_code == 404
+    assert closed_client.get("/api/v1/jobs", headers=bearer(BOB)).json()["jobs"] == []
+    assert closed_client.get(job["links"]["self"], headers=bearer(ALICE)).status_code == 200
+
+
+def test_jobs_that_wait_are_bounded(closed_client: httpx.Client) -> None:
+    def ask(token: str) -> httpx.Response:
+        files = {"photo": picture()}
+        return closed_client.post("/api/v1/jobs", files=files, headers=bearer(token))
+
+    own = [ask(BOB) for _ in range(3)]
+    assert [answer.status_code for answer in own] == [202, 202, 429]
+    assert "2 of your jobs" in own[-1].json()["error"]["message"]
+    everybodys = [ask(ALICE) for _ in range(4)][-1]
+    assert everybodys.status_code == 429
+    assert int(everybodys.headers["retry-after"]) > 0
+    assert len(closed_client.get("/api/v1/jobs", headers=bearer(BOB)).json()["jobs"]) == 2
+
+
+def test_requests_a_minute_are_bounded(closed_client: httpx.Client) -> None:
+    codes = [
+        closed_client.get("/api/v1/models", headers=bearer(SLOW)).status_code for _ in range(4)
+    ]
+    assert codes == [200, 200, 200, 429]
+    assert closed_client.get("/api/v1/models", headers=bearer(ALICE)).status_code == 200
+
+
+def test_a_browser_shows_its_token_once(closed_client: httpx.Client) -> None:
+    page = closed_client.get("/", headers={"accept": "text/html"})
+    assert (page.status_code, page.headers["location"]) == (303, "/login")
+    assert closed_client.post("/login", data={"token": "wrong"}).status_code == 401
+    entered = closed_client.post("/login", data={"token": ALICE})
+    cookie = entered.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    jar = {"cookie": f"kinora_token={ALICE}"}
+    assert closed_client.get("/api/v1/jobs", headers=jar).status_code == 200
+    foreign = {**jar, "origin": "http://evil.example"}
+    assert closed_client.post("/api/v1/jobs", headers=foreign).status_code == 403
+    closed_client.cookies.clear()
+
+
+def test_no_secret_is_logged(closed_client: httpx.Client) -> None:
+    with capture_logs() as lines:
+        closed_client.get("/api/v1/jobs", headers=bearer(ALICE))
+        closed_client.get("/api/v1/jobs?token=" + ALICE, headers=bearer("wrong-" + ALICE))
+        closed_client.get("/api/v1/jobs", headers={"cookie": f"kinora_token={ALICE}"})
+        closed_client.post("/login", data={"token": ALICE})
+    closed_client.cookies.clear()
+    assert [line["event"] for line in lines] == ["request"] * 4
+    assert {line["client"] for line in lines} == {"alice", "nobody"}
+    assert ALICE not in json.dumps(lines)
+
+
+def test_the_page_of_the_login_needs_nothing_from_elsewhere(closed_client: httpx.Client) -> None:
+    text = closed_client.get("/login").text
+    assert "http://" not in text
+    assert "https://" not in text
+
+
+# Tokens.
+
+
+def test_tokens_of_a_file_are_known_by_their_hashes(tmp_path: Path, kinora: Kinora) -> None:
+    told = kinora("token", "studio", "--jobs", "5", "--requests", "60")
+    file = tmp_path / "tokens.jsonl"
+    file.write_text(told.out)
+    token = told.err.rsplit(maxsplit=1)[-1]
+    assert token not in told.out
+    access = Access.of(None, file, 100)
+    assert access.client(token) == Client(name="studio", jobs=5, requests=60)
+    for wrong in (None, "", token[:-1], hashed(token)):
+        with pytest.raises(Unknown):
+            access.client(wrong)
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"name": "a"}', '{"sha256": "b", "x": 1}', "[]", "1"])
+def test_a_file_that_holds_no_tokens_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "tokens.jsonl"
+    file.write_text(text)
+    with pytest.raises(RequestError, match=r"tokens\.jsonl"):
+        Access.of(None, file, 100)
+
+
+def test_requests_are_counted_by_the_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    access, now = Access({}, 2), [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    someone = Client(name="someone")
+    access.count(someone)
+    access.count(someone)
+    with pytest.raises(TooMany):
+        access.count(someone)
+    now[0] += 61
+    access.count(someone)
+
+
+def test_tokens_are_long_and_never_the_same() -> None:
+    made = {new_token() for _ in range(100)}
+    assert len(made) == 100
+    assert all(len(token) >= 40 for token in made)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.com"])
+def test_others_come_in_only_with_a_token(tmp_path: Path, host: str) -> None:
+    assert not is_loopback(host)
+    with pytest.raises(RequestError, match="--token"):
+        run_service(Settings(data=tmp_path / "data"), Access({}, 1), host=host, port=0, worker=None)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_taken_port_is_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(RequestError, match="--port"):
+            run_service(
+                Settings(data=tmp_path), Access({}, 1), host="127.0.0.1", port=port, worker=None
+            )
+
+
+# Files from anywhere.
+
+
+@pytest.fixture
+def inspector() -> Generator[Inspector]:
+    inspector = Inspector(1_000_000)
+    yield inspector
+    inspector.close()
+
+
+def test_a_file_that_wants_too_much_memory_is_refused_by_itself(inspector: Inspector) -> None:
+    with pytest.raises(Invalid, match="memory"):
+        inspector._ask({"task": "waste"})  # pyright: ignore[reportPrivateUsage]
+    assert inspector.photo(picture()).width == 64
+
+
+def test_a_file_that_takes_too_long_is_refused_by_itself(
+    inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspector.photo(picture())
+    monkeypatch.setattr("kinora.serve.inspecting.SECONDS", 0.5)
+    with pytest.raises(Invalid, match="too long"):
+        inspector._ask({"task": "stall"})  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.undo()
+    assert inspector.photo(picture()).format == "PNG"
+
+
+def test_readers_that_are_gone_come_back(inspector: Inspector) -> None:
+    for _ in range(2):
+        reader = inspector.readers.get()
+        reader.process.kill()
+        reader.process.wait()
+        inspector.readers.put(reader)
+    assert inspector.photo(picture()).format == "PNG"
+
+
+# Anything at all.
+
+
+@pytest.fixture(scope="module")
+def document(open_client: httpx.Client) -> schemathesis.schemas.BaseSchema:
+    return schemathesis.openapi.from_url(f"{open_client.base_url}/api/openapi.json")
+
+
+def test_no_request_breaks_the_service(document: schemathesis.schemas.BaseSchema) -> None:
+    for found in document.get_all_operations():
+        operation = found.ok()
+
+        @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy())
+        def never_breaks(case: schemathesis.Case) -> None:
+            assert case.call(timeout=30).status_code not in range(500, 600)
+
+        never_breaks()
+
+
+def test_jobs_come_through_after_all_that(open_client: httpx.Client) -> None:
+    assert submitted(open_client)["state"] == "queued"
