@@ -1,6 +1,7 @@
 """The process that answers requests, with a worker beside it."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -80,7 +81,7 @@ def run_service(
         listening = socket.create_server((host, port), reuse_port=False, family=_family(host))
     except OSError as error:
         raise RequestError(
-            f"{host}:{port}: can't be listened on ({error.strerror}). Choose another --port"
+            f"{host}:{port}: can't be listened on ({os.strerror(error.errno or 0)}). Choose another --port"
         ) from error
     # Connections have it from here: asyncio sees to it for sockets that it makes itself only, and
     # an answer in two parts would wait 40 ms for the client to acknowledge the first one.
