@@ -80,8 +80,9 @@ def run_service(
     try:
         listening = socket.create_server((host, port), reuse_port=False, family=_family(host))
     except OSError as error:
+        why = os.strerror(error.errno or 0)
         raise RequestError(
-            f"{host}:{port}: can't be listened on ({os.strerror(error.errno or 0)}). Choose another --port"
+            f"{host}:{port}: can't be listened on ({why}). Choose another --port"
         ) from error
     # Connections have it from here: asyncio sees to it for sockets that it makes itself only, and
     # an answer in two parts would wait 40 ms for the client to acknowledge the first one.
