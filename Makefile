@@ -9,11 +9,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 INDEX := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
-.PHONY: demo test bench clean
+.PHONY: demo serve test bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/kinora animate examples/rocket.jpg --seed 0 -y -o out/rocket.mp4
 	@echo "The video lies in $(CURDIR)/out/rocket.mp4"
+
+serve: $(VENV)/installed-serve
+	$(BIN)/kinora serve
 
 # One thread a worker: two workers of two threads each would wait for one another on two cores.
 test: $(VENV)/installed-test
@@ -36,9 +39,13 @@ $(VENV)/installed: $(VENV)/torch pyproject.toml constraints.txt
 	$(PIP) -e .
 	@touch $@
 
+$(VENV)/installed-serve: $(VENV)/torch pyproject.toml constraints.txt
+	$(PIP) -e '.[serve]'
+	@touch $(VENV)/installed $@
+
 $(VENV)/installed-test: $(VENV)/torch pyproject.toml constraints.txt
 	$(PIP) -e '.[test]'
-	@touch $(VENV)/installed $@
+	@touch $(VENV)/installed $(VENV)/installed-serve $@
 
 $(VENV)/installed-bench: $(VENV)/torch pyproject.toml constraints.txt
 	$(PIP) -e '.[bench]'

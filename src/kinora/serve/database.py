@@ -71,6 +71,7 @@ def open_database(url: str, *, patience: float) -> sa.Engine:
             "database: must be a URL such as postgresql://user:password@host/name"
         ) from None
     kind = where.get_backend_name()
+    kind = "postgresql" if kind == "postgres" else kind  # which others call it in URLs
     if kind not in ("sqlite", "postgresql"):
         raise RequestError(f"database {kind}: must be PostgreSQL, or left out for SQLite")
     if kind == "postgresql":

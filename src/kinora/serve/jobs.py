@@ -123,6 +123,7 @@ class Jobs:
                 state="running",
                 executor=executor,
                 deaths=deaths,
+                seconds_left=None,
                 started=sa.func.coalesce(jobs.c.started, self.now),
             )
             return _one(c, begun.returning(jobs))

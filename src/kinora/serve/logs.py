@@ -24,7 +24,10 @@ def start_logs() -> None:
         cache_logger_on_first_use=True,
     )
     logging.disable(logging.NOTSET)
+    logging.captureWarnings(True)
     logging.basicConfig(level=logging.WARNING, handlers=[_Bridge()], force=True)
+    dbos = logging.getLogger("dbos")
+    dbos.handlers, dbos.propagate = [_Bridge()], False  # or it would bring a handler of its own
 
 
 class _Bridge(logging.Handler):

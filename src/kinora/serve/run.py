@@ -87,28 +87,30 @@ def run_service(
     # Connections have it from here: asyncio sees to it for sockets that it makes itself only, and
     # an answer in two parts would wait 40 ms for the client to acknowledge the first one.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    service = Service(settings)
-    app = create_app(service, access, page=page)
-    config = uvicorn.Config(
-        app,
-        http=Hurried,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=3,
-    )
-    supervisor = None if worker is None else Supervisor(worker, environment or {})
-    if supervisor is not None:
-        supervisor.start()
-    shown = listening.getsockname()[1]
-    log.info("serving", url=f"http://{f'[{host}]' if ':' in host else host}:{shown}")
-    try:
-        with suppress(KeyboardInterrupt):  # which is how one stops a service
-            uvicorn.Server(config).run(sockets=[listening])
-    finally:
+    with listening:
+        service = Service(settings)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(service, access, page=page),
+                http=Hurried,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=3,
+            )
+        )
+        supervisor = None if worker is None else Supervisor(worker, environment or {})
         if supervisor is not None:
-            supervisor.stop()
-        service.close()
+            supervisor.start()
+        name = f"[{host}]" if ":" in host else host
+        log.info("serving", url=f"http://{name}:{listening.getsockname()[1]}")
+        try:
+            with suppress(KeyboardInterrupt):  # which is how one stops a service
+                server.run(sockets=[listening])
+        finally:
+            if supervisor is not None:
+                supervisor.stop()
+            service.close()
 
 
 def _family(host: str) -> socket.AddressFamily:

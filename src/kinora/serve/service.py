@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import fields
 from typing import Any, Final
 
+import structlog
 from sqlalchemy.exc import OperationalError
 
-from kinora.config import ModelConfig, known_config
+from kinora.config import known_config
 from kinora.errors import RequestError
 from kinora.request import Request, draw_seed
 from kinora.serve.access import Client
@@ -34,6 +35,9 @@ PATIENCE: Final = 5.0
 ORPHAN: Final = 3600.0
 """Seconds after which a folder that is no job's is nobody's."""
 FIELDS: Final = tuple(f.name for f in fields(Request) if f.name != "image")
+
+
+log = structlog.get_logger()
 
 
 class Service:
@@ -80,14 +84,14 @@ class Service:
         seen = self.inspector.photo(photo)
         if kinds and seen.format not in kinds:
             raise Invalid(f"the photo is {seen.format}; it must be {' or '.join(kinds)}")
-        self._check_plan(name, values, (seen.width, seen.height))
+        cautions = self._check_plan(name, values, (seen.width, seen.height))
         order = Order(
             id=secrets.token_hex(32),
             client=client.name,
             door=door,
             model=name,
             asked={"seed": draw_seed(), **values},
-            notes=dict(notes or {}),
+            notes={**(notes or {}), "cautions": cautions},
             keep=int(self.limits.keep_days * 86400) if keep is None else keep,
             key=key,
             digest=digest.hexdigest(),
@@ -105,6 +109,7 @@ class Service:
         finally:
             if not new:
                 self.files.delete(folder)
+        log.info("job_asked", job=job.id, client=client.name, door=door, new=new)
         return job
 
     def get(self, client: Client, id: str) -> Job:
@@ -201,11 +206,16 @@ class Service:
                 raise TooLarge(f"{name} {value}: at most {most} here")
         return values
 
-    def _check_plan(self, model: str, values: Mapping[str, Any], size: tuple[int, int]) -> None:
-        """What only the model knows, where the model is known. Raises Invalid."""
-        config: ModelConfig | None = known_config(model)
-        if config is not None:
-            try:
-                request_of(values).resolved(config, size)
-            except RequestError as error:
-                raise Invalid(str(error)) from None
+    def _check_plan(
+        self, model: str, values: Mapping[str, Any], size: tuple[int, int]
+    ) -> list[str]:
+        """What the client should hear of a request, where the model is known. Raises Invalid."""
+        config = known_config(model)
+        if config is None:
+            return []
+        request = request_of(values)
+        try:
+            request.resolved(config, size)
+        except RequestError as error:
+            raise Invalid(str(error)) from None
+        return request.cautions(config)

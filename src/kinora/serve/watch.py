@@ -3,16 +3,19 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Collection
-from contextlib import suppress
 from typing import Final
 
-from kinora.serve.errors import Busy
+import structlog
+
 from kinora.serve.job import Job
 
 __all__ = ["Watch"]
 
 POLL: Final = 0.25
 """Seconds between two looks."""
+
+
+log = structlog.get_logger()
 
 
 class Watch:
@@ -48,8 +51,10 @@ class Watch:
 
     async def _look(self) -> None:
         while self.watched:
-            with suppress(Busy):  # then the next look may tell
+            try:
                 self.latest = await asyncio.to_thread(self.fetch, list(self.watched))
                 async with self.looked:
                     self.looked.notify_all()
+            except Exception as error:  # whatever it is, the next look may tell
+                log.warning("look_failed", reason=str(error))
             await asyncio.sleep(POLL)

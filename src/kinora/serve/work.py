@@ -5,11 +5,12 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event as Flag
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import structlog
 from PIL import Image
+from sqlalchemy.exc import OperationalError
 
 from kinora.clip import Clip
 from kinora.errors import KinoraError, MediaError, RequestError
@@ -18,7 +19,7 @@ from kinora.request import Request
 from kinora.runtime import Journal
 from kinora.serve.errors import Busy, Missing, Superseded
 from kinora.serve.files import Files
-from kinora.serve.job import Job, State, request_of
+from kinora.serve.job import Job, State, folder_of, request_of
 from kinora.serve.jobs import Jobs
 from kinora.serve.journal import FileJournal
 from kinora.serve.stills import jpeg, sheet, small
@@ -36,6 +37,7 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
+@runtime_checkable
 class Maker(Protocol):
     """What makes clips: a `kinora.Pipeline`, or what stands for one."""
 
@@ -93,9 +95,10 @@ class Work:
             self.making.events.close()
             self.making = None
         job = patiently(lambda: self.jobs.begin(id, self.executor))
-        if job is None:
+        if job is None:  # whoever ended it may have died before this
+            self.files.delete(_state(folder_of(id)))
             return False
-        journal = FileJournal(self.files, f"{job.folder}/state")
+        journal = FileJournal(self.files, _state(job.folder))
         self.making = Making(job, self._events(job, journal), journal, job.previews)
         log.info("job_begun", job=id, deaths=job.deaths)
         return True
@@ -111,6 +114,16 @@ class Work:
     def decode(self, id: str) -> bool:
         """Until the clip is there; False when the job has ended in another way."""
         return bool(self._advance(id, lambda event: isinstance(event, Done)))
+
+    def give_up(self, id: str, error: Exception) -> None:
+        """After what nobody has thought of: a job that isn't made any more has failed.
+
+        Nothing happens to one that has ended already, or that another worker has.
+        """
+        with suppress(Superseded):
+            reason = told(error)
+            patiently(lambda: self.jobs.end(id, self.executor, "failed", error=reason))
+            log.error("job_given_up", job=id, reason=str(error))
 
     def _events(self, job: Job, journal: FileJournal) -> Generator[Event]:
         photo = self.files.read(f"{job.folder}/photo")
@@ -200,13 +213,18 @@ class Work:
         self._end(making, "succeeded", result=result)
 
     def _end(self, making: Making, state: State, **values: object) -> None:
-        """Whatever is only of use while the clip is being made goes."""
+        """Whatever is only of use while the clip is being made goes, once it is this worker's."""
         job, self.making = making.job, None
         making.events.close()
-        self.files.delete(f"{job.folder}/state")
-        size = self.files.bytes_of(job.folder)
+        size = self.files.bytes_of(job.folder) - self.files.bytes_of(_state(job.folder))
         patiently(lambda: self.jobs.end(job.id, self.executor, state, bytes=size, **values))
+        self.files.delete(_state(job.folder))
         log.info("job_ended", job=job.id, state=state)
+
+
+def _state(folder: str) -> str:
+    """Where a job's journal lies."""
+    return f"{folder}/state"
 
 
 def patiently(change: Callable[[], T]) -> T:
@@ -227,6 +245,9 @@ def told(error: Exception) -> dict[str, str]:
             return {"code": "photo_lost", "message": "its photo is gone from the storage"}
         case Busy():
             return {"code": "unavailable", "message": str(error)}
+        case OperationalError():
+            message = "the database was locked, full or could not be reached. Try again"
+            return {"code": "unavailable", "message": message}
         case _ if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
             return {"code": "out_of_memory", "message": "not enough memory. Ask for a smaller clip"}
         case KinoraError():

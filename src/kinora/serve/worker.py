@@ -87,15 +87,18 @@ def _configure(engine: sa.Engine, settings: Settings, executor: str) -> None:
 def _launch(work: Work, settings: Settings) -> None:
     """Have DBOS take jobs of the model."""
 
+    alone = threading.Lock()
+
     @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)
     def clip(id: str) -> None:  # pyright: ignore[reportUnusedFunction]
-        if not work.begin(id):  # no step: done anew by each worker that has the job
-            return
-        steps = DBOS.run_step({"name": "encode"}, work.encode, id)
-        for step in sorted({math.ceil(steps * part / PARTS) for part in range(1, PARTS + 1)}):
-            if not DBOS.run_step({"name": f"sample {step}"}, work.sample, id, step):
-                return
-        DBOS.run_step({"name": "decode"}, work.decode, id)
+        # DBOS counts a job as running once its thread runs: where the machine is busy, it takes the
+        # next one before that. It waits here.
+        with alone:
+            try:
+                _make(work, id)
+            except Exception as error:
+                work.give_up(id, error)  # for DBOS it is over now: nobody would try it again
+                raise
 
     name = queue_of(settings.model_name)
     DBOS.listen_queues([name])
@@ -103,6 +106,16 @@ def _launch(work: Work, settings: Settings) -> None:
     DBOS.register_queue(
         name, worker_concurrency=1, polling_interval_sec=POLL, on_conflict="always_update"
     )
+
+
+def _make(work: Work, id: str) -> None:
+    if not work.begin(id):  # no step: done anew by each worker that has the job
+        return
+    steps = DBOS.run_step({"name": "encode"}, work.encode, id)
+    for step in sorted({math.ceil(steps * part / PARTS) for part in range(1, PARTS + 1)}):
+        if not step or not DBOS.run_step({"name": f"sample {step}"}, work.sample, id, step):
+            return
+    DBOS.run_step({"name": "decode"}, work.decode, id)
 
 
 def _watch_parent(stop: threading.Event) -> None:

@@ -50,6 +50,8 @@ class JobAnswer(BaseModel):
     progress: Progress
     ahead: int | None = None
     """Jobs before this one, while it waits; not told in lists."""
+    cautions: list[str]
+    """What is allowed, but not what the model was trained for."""
     error: dict[str, str] | None
     result: dict[str, Any] | None
     links: dict[str, str]
@@ -213,6 +215,7 @@ def answered(job: Job, ahead: int | None = None) -> JobAnswer:
             previews=job.previews,
         ),
         ahead=ahead,
+        cautions=job.notes.get("cautions", []),
         error=job.error,
         result=job.result,
         links=links,
