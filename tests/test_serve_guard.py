@@ -1,5 +1,6 @@
 """Laws of who may come in, and with how much."""
 
+import base64
 import json
 import socket
 import time
@@ -340,6 +341,32 @@ def test_no_request_breaks_the_service(document: schemathesis.schemas.BaseSchema
             assert case.call(timeout=30).status_code not in range(500, 600)
 
         never_breaks()
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"a": ' * 50_000, b"\xff", b"nul", b"[1]", b'{"size": {}}', b""]
+)
+def test_json_that_is_none_is_refused(open_client: httpx.Client, body: bytes) -> None:
+    headers = {"content-type": "application/json"}
+    answer = open_client.post("/v1/videos", content=body, headers=headers)
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize("id", ["%00", "%ff", "..%2f..%2fx", "a" * 64, "é" * 64, "f" * 5000])
+def test_ids_that_are_none_name_nothing(open_client: httpx.Client, id: str) -> None:
+    for path in ("/api/v1/jobs/{}", "/api/v1/jobs/{}/events", "/v1/videos/{}/content"):
+        assert open_client.get(path.format(id)).status_code == 404
+    assert open_client.get(f"/api/v1/jobs?after={id}").status_code == 404
+    assert open_client.delete(f"/api/v1/jobs/{id}").status_code == 404
+
+
+def test_a_prompt_may_be_anything(open_client: httpx.Client) -> None:
+    url = f"data:image/png;base64,{base64.b64encode(picture()).decode()}"
+    body = json.dumps({"prompt": "\ud800 \0 é", "input_reference": {"image_url": url}})
+    headers = {"content-type": "application/json"}
+    answer = open_client.post("/v1/videos", content=body, headers=headers)
+    assert answer.status_code == 200
+    assert open_client.get("/v1/videos").json()["data"][0]["prompt"] == "? \0 é"
 
 
 def test_jobs_come_through_after_all_that(open_client: httpx.Client) -> None:

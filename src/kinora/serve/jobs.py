@@ -1,5 +1,6 @@
 """The table of jobs. Every change of a job's state is here, each in one transaction."""
 
+import re
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -61,7 +62,7 @@ class Jobs:
     def get(self, id: str, client: str | None = None) -> Job:
         """A job; of this client, where one is given. Raises Missing."""
         with self._read() as c:
-            return _there(id, _one(c, self._visible(client).where(jobs.c.id == id)))
+            return _there(id, _one(c, self._named(id, client)))
 
     def several(self, ids: Collection[str]) -> dict[str, Job]:
         """Those of these that there are."""
@@ -162,7 +163,7 @@ class Jobs:
         Raises Missing, or Conflict for a job that has ended otherwise.
         """
         with self._begin() as c:
-            query = self._visible(client).where(jobs.c.id == id)
+            query = self._named(id, client)
             job = _there(id, _one(c, query.with_for_update()))
             if job.state == "cancelled":
                 return job
@@ -215,6 +216,12 @@ class Jobs:
         query = sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)
         with self._read() as c:
             return dict(c.execute(query).all())
+
+    def _named(self, id: str, client: str | None) -> sa.Select[Any]:
+        """Raises Missing for what can be no name of a job, which a database may choke on."""
+        if not re.fullmatch("[0-9a-f]{64}", id):
+            _there(id, None)
+        return self._visible(client).where(jobs.c.id == id)
 
     def _visible(self, client: str | None) -> sa.Select[Any]:
         query = jobs.select().where(jobs.c.hidden.is_(False))
@@ -305,5 +312,5 @@ def _all(c: sa.Connection, statement: sa.Executable) -> list[Job]:
 
 def _there(id: str, job: Job | None) -> Job:
     if job is None:
-        raise Missing(f"job {id}: there is none of this name. It may have been deleted")
+        raise Missing(f"job {id[:64]!r}: there is none of this name. It may have been deleted")
     return job

@@ -202,7 +202,7 @@ async def _fields(request: Request) -> dict[str, Any]:
             return {name: await _plain(value) for name, value in form.items()}
     try:
         fields = await request.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Invalid("the body is no JSON") from None
     if not isinstance(fields, dict):
         raise Invalid("the body must be a JSON object")
@@ -220,7 +220,7 @@ def _text(fields: dict[str, Any], name: str) -> str | None:
         return None
     if not isinstance(value, str | int | float):
         raise Invalid(f"{name}: must be text")
-    return str(value)
+    return str(value).encode(errors="replace").decode()  # JSON may hold halves of characters
 
 
 def _photo(fields: dict[str, Any]) -> bytes:
