@@ -2,3 +2,5 @@
 
 The process that answers requests imports no torch; workers do.
 """
+
+__all__: list[str] = []

@@ -25,11 +25,11 @@ FREE: Final = ("/healthz", "/readyz", "/login")
 READING: Final = ("GET", "HEAD")
 
 HEADERS: Final = {
-    "content-security-policy": "default-src 'self'; "
+    "content-security-policy": "default-src 'none'; "
+    # Gradio writes its settings into the page, and renders by functions that it makes there.
     "script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; "
-    "connect-src 'self' data: blob:; worker-src 'self' blob:; frame-ancestors 'none'; "
-    "base-uri 'self'; form-action 'self'; object-src 'none'",
+    "img-src 'self' data: blob:; media-src 'self'; font-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'self'; frame-ancestors 'none'",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "geolocation=(), microphone=(), payment=(), usb=()",
@@ -74,7 +74,9 @@ class Guard:
         finally:
             seconds = time.perf_counter() - start
             self.seen(visit.scope, visit.status, seconds)
-            log.info(
+            # Open pages ask every two seconds whether the service is there.
+            write = log.debug if visit.scope["path"] == "/healthz" else log.info
+            write(
                 "request",
                 method=visit.scope["method"],
                 path=visit.scope["path"],

@@ -32,7 +32,7 @@ class Heart:
         model: str,
         bury: Callable[[Sequence[str]], object],
     ) -> None:
-        """bury: puts the jobs of dead workers back into the queue."""
+        """bury: puts the jobs of dead workers back into the queue; tried again when it raises."""
         self.engine = engine
         self.mine = {"executor": executor, "model": model}
         self.bury = bury

@@ -5,16 +5,19 @@ import os
 import signal
 import sys
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final
 
 import sqlalchemy as sa
 import structlog
 from dbos import DBOS, DBOSConfig
+from sqlalchemy.exc import OperationalError
 
 from kinora.serve.database import open_database
+from kinora.serve.errors import Busy
 from kinora.serve.files import Files
 from kinora.serve.heart import Heart
 from kinora.serve.jobs import Jobs
@@ -55,17 +58,14 @@ def run_worker(settings: Settings, load: Callable[[], Maker], *, attached: bool 
     work = Work(load(), jobs, Files(settings.storage_url), executor)
 
     _configure(engine, settings, executor)
-    # What DBOS offers for this has no public name; recovering what isn't there does nothing.
-    bury = DBOS._recover_pending_workflows  # pyright: ignore[reportPrivateUsage]
-    heart = Heart(engine, executor, settings.model_name, lambda dead: bury(list(dead)))
+    heart = Heart(engine, executor, settings.model_name, requeue)
     _launch(work, settings)
     heart.start()
     log.info("worker_ready", model=settings.model_name, executor=executor)
 
     stop.wait()
     work.leaving.set()
-    jobs.give_back(executor)
-    bury([executor])
+    _put_back(work)
     heart.leave()
     log.info("worker_left", executor=executor)
     os._exit(0)  # a thread of its is in the midst of a job that isn't its own any more
@@ -93,11 +93,18 @@ def _launch(work: Work, settings: Settings) -> None:
     def clip(id: str) -> None:  # pyright: ignore[reportUnusedFunction]
         # DBOS counts a job as running once its thread runs: where the machine is busy, it takes the
         # next one before that. It waits here.
+        # For DBOS a job that raises is over; nobody would try it again.
         with alone:
             try:
                 _make(work, id)
+            except OperationalError:  # the database was away: what was made is still there
+                # In a thread that DBOS doesn't take for the job's own.
+                returning = threading.Thread(target=_put_back, args=(work,))
+                returning.start()
+                returning.join()
+                raise
             except Exception as error:
-                work.give_up(id, error)  # for DBOS it is over now: nobody would try it again
+                work.give_up(id, error)
                 raise
 
     name = queue_of(settings.model_name)
@@ -116,6 +123,36 @@ def _make(work: Work, id: str) -> None:
         if not step or not DBOS.run_step({"name": f"sample {step}"}, work.sample, id, step):
             return
     DBOS.run_step({"name": "decode"}, work.decode, id)
+
+
+def _put_back(work: Work) -> None:
+    """Give this worker's job back to the queue, for whichever worker is the next one."""
+    while True:
+        try:
+            work.jobs.give_back(work.executor)
+            requeue([work.executor])
+            return
+        except (Busy, OperationalError, RuntimeError) as error:
+            log.warning("not_given_back_yet", reason=str(error))
+            time.sleep(1)
+
+
+def requeue(executors: Sequence[str]) -> None:
+    """Put workers' jobs back into the queue; those that aren't theirs any more stay as they are.
+
+    Raises RuntimeError when that was not done for all of them.
+    """
+    # What DBOS offers for this has no public name, and only logs what goes wrong.
+    DBOS._recover_pending_workflows(list(executors))  # pyright: ignore[reportPrivateUsage]
+    left = DBOS.list_workflows(
+        status="PENDING",
+        executor_id=list(executors),
+        app_version=VERSION,
+        load_input=False,
+        load_output=False,
+    )
+    if left:
+        raise RuntimeError(f"{len(left)} jobs could not be put back into the queue")
 
 
 def _watch_parent(stop: threading.Event) -> None:

@@ -1,1 +1,3 @@
 """The protocols by which programs use the service."""
+
+__all__: list[str] = []

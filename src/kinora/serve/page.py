@@ -1,8 +1,0 @@
-"""(page)"""
-
-from fastapi import FastAPI
-
-from kinora.serve.service import Service
-
-
-def mount_page(app: FastAPI, service: Service) -> None: ...
