@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import secrets
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -353,3 +355,11 @@ def test_the_service_knows_models_by_no_path(tmp_path: Path) -> None:
     for model, name in ((str(file), "mine"), ("SVD_XT", "svd-xt"), ("me/model", "me/model")):
         assert Settings(data=tmp_path, model=model).model_name == name
     assert TINY.name == "tiny"
+
+
+def test_the_process_that_answers_imports_no_torch() -> None:
+    program = (
+        "import sys, kinora.serve.run, kinora.serve.page.mount; "
+        "sys.exit('torch' in sys.modules or 'kinora.pipeline' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
