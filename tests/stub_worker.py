@@ -74,8 +74,8 @@ def forked(stdin: Connection, log: Path, *arguments: str) -> None:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
     os.dup2(stdin.fileno(), 0)
-    sys.stdin = open(0, closefd=False)
-    main(*arguments)
+    with open(0, closefd=False) as sys.stdin:
+        main(*arguments)
 
 
 if __name__ == "__main__":

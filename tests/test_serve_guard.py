@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import socket
 import time
 from collections.abc import Generator
@@ -148,6 +149,26 @@ def test_what_is_no_http_is_no_trouble(open_client: httpx.Client) -> None:
     assert open_client.get("/healthz").status_code == 200
 
 
+def test_what_is_there_can_be_asked_for_its_head(open_client: httpx.Client) -> None:
+    for path in ("/healthz", "/api/v1/jobs", "/login"):
+        answer = open_client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize("origin", ["http://[x", "http://", "x", "http://evil.example:0"])
+def test_an_origin_that_is_none_is_foreign(open_client: httpx.Client, origin: str) -> None:
+    headers = {"origin": origin, "authorization": "Basic YTpi"}
+    assert open_client.post("/api/v1/jobs", headers=headers).status_code == 403
+
+
+def test_made_up_methods_are_one(open_client: httpx.Client) -> None:
+    for number in range(20):
+        open_client.request(f"M{number}", "/api/v1/jobs")
+    text = open_client.get("/metrics").text
+    assert 'method="other"' in text
+    assert 'method="M1' not in text
+
+
 # Where tokens are asked for.
 
 
@@ -195,6 +216,16 @@ def test_requests_a_minute_are_bounded(closed_client: httpx.Client) -> None:
     assert closed_client.get("/api/v1/models", headers=bearer(ALICE)).status_code == 200
 
 
+def test_who_has_no_token_can_not_lock_others_out(tmp_path: Path) -> None:
+    with running(tmp_path, worker=False, access=Access(CLIENTS, 5)) as client:
+        codes = [client.get("/api/v1/jobs").status_code for _ in range(7)]
+        assert codes == [401] * 5 + [429] * 2
+        assert client.get("/readyz").status_code == 200
+        assert client.get("/api/v1/jobs", headers=bearer(ALICE)).status_code == 200
+        lower = {"authorization": f"bearer {ALICE}"}
+        assert client.get("/api/v1/jobs", headers=lower).status_code == 200
+
+
 def test_a_browser_shows_its_token_once(closed_client: httpx.Client) -> None:
     page = closed_client.get("/", headers={"accept": "text/html"})
     assert (page.status_code, page.headers["location"]) == (303, "/login")
@@ -216,6 +247,8 @@ def test_no_secret_is_logged(closed_client: httpx.Client) -> None:
         closed_client.get("/api/v1/jobs?token=" + ALICE, headers=bearer("wrong-" + ALICE))
         closed_client.get("/api/v1/jobs", headers={"cookie": f"kinora_token={ALICE}"})
         closed_client.post("/login", data={"token": ALICE})
+        while len(lines) < 4:  # a line is written after its answer
+            time.sleep(0.01)
     closed_client.cookies.clear()
     assert [line["event"] for line in lines] == ["request"] * 4
     assert {line["client"] for line in lines} == {"alice", "nobody"}
@@ -244,7 +277,22 @@ def test_tokens_of_a_file_are_known_by_their_hashes(tmp_path: Path, kinora: Kino
             access.client(wrong)
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"name": "a"}', '{"sha256": "b", "x": 1}', "[]", "1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        '{"name": "a"}',
+        '{"sha256": "b", "x": 1}',
+        "[]",
+        "1",
+        *(
+            json.dumps({"name": "a", "sha256": "0" * 64, **wrong})
+            for wrong in ({"jobs": "20"}, {"jobs": 0}, {"name": "nobody"}, {"name": "a" * 80})
+        ),
+        json.dumps({"name": "a", "sha256": "none"}),
+    ],
+)
 def test_a_file_that_holds_no_tokens_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "tokens.jsonl"
     file.write_text(text)
@@ -255,13 +303,49 @@ def test_a_file_that_holds_no_tokens_is_refused(tmp_path: Path, text: str) -> No
 def test_requests_are_counted_by_the_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     access, now = Access({}, 2), [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    someone = Client(name="someone")
-    access.count(someone)
-    access.count(someone)
+    for _ in range(2):
+        access.count("someone")
     with pytest.raises(TooMany):
-        access.count(someone)
+        access.count("someone")
+    access.count("somebody else")
+    access.count("someone", 5)
     now[0] += 61
-    access.count(someone)
+    access.count("someone")
+
+
+def test_those_who_came_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kinora.serve.access.REMEMBERED", 10)
+    access = Access({}, 5)
+    for number in range(1000):
+        access.count(f"from 10.0.0.{number}")
+        assert len(access.recent) <= 10
+
+
+def test_clients_come_and_go_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    file = tmp_path / "tokens.jsonl"
+    file.write_text(json.dumps({"name": "a", "sha256": hashed("one")}))
+    access = Access.of(None, file, 5)
+    assert access.client("one").name == "a"
+    for text, known in (
+        (json.dumps({"name": "b", "sha256": hashed("two")}), "two"),
+        ("damaged", "two"),
+    ):
+        file.write_text(text)
+        os.utime(file, (now[0], now[0]))
+        now[0] += 5
+        assert access.client(known).name == "b"
+        with pytest.raises(Unknown):
+            access.client("one")
+
+
+@pytest.mark.parametrize("token", ["", "   ", "short"])
+def test_a_token_that_is_none_opens_nothing(token: str) -> None:
+    with pytest.raises(RequestError, match="characters"):
+        Access.of(token, None, 5)
+    with pytest.raises(Unknown):
+        Access(CLIENTS, 5).client(token)
 
 
 def test_tokens_are_long_and_never_the_same() -> None:
@@ -299,27 +383,24 @@ def inspector() -> Generator[Inspector]:
 
 def test_a_file_that_wants_too_much_memory_is_refused_by_itself(inspector: Inspector) -> None:
     with pytest.raises(Invalid, match="memory"):
-        inspector._ask({"task": "waste"})  # pyright: ignore[reportPrivateUsage]
+        inspector.photos.ask({"task": "waste"})
     assert inspector.photo(picture()).width == 64
 
 
-def test_a_file_that_takes_too_long_is_refused_by_itself(
-    inspector: Inspector, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_takes_too_long_is_refused_by_itself(inspector: Inspector) -> None:
     inspector.photo(picture())
-    monkeypatch.setattr("kinora.serve.inspecting.SECONDS", 0.5)
-    with pytest.raises(Invalid, match="too long"):
-        inspector._ask({"task": "stall"})  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.undo()
+    for _ in range(2):
+        with pytest.raises(Invalid, match="too long"):
+            inspector.photos.ask({"task": "stall"}, seconds=0.5)
     assert inspector.photo(picture()).format == "PNG"
 
 
 def test_readers_that_are_gone_come_back(inspector: Inspector) -> None:
     for _ in range(2):
-        reader = inspector.readers.get()
+        reader = inspector.photos.free.get()
         reader.process.kill()
         reader.process.wait()
-        inspector.readers.put(reader)
+        inspector.photos.free.put(reader)
     assert inspector.photo(picture()).format == "PNG"
 
 
@@ -358,6 +439,13 @@ def test_ids_that_are_none_name_nothing(open_client: httpx.Client, id: str) -> N
         assert open_client.get(path.format(id)).status_code == 404
     assert open_client.get(f"/api/v1/jobs?after={id}").status_code == 404
     assert open_client.delete(f"/api/v1/jobs/{id}").status_code == 404
+
+
+def test_json_of_a_million_values_is_refused_unread(open_client: httpx.Client) -> None:
+    body = b'{"x":[' + b"{}," * 200_000 + b"{}]}"
+    headers = {"content-type": "application/json"}
+    answer = open_client.post("/v1/videos", content=body, headers=headers)
+    assert answer.status_code == 422
 
 
 def test_a_prompt_may_be_anything(open_client: httpx.Client) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from kinora.serve.files import Files
 from kinora.serve.job import Job
 from kinora.serve.service import Service
 from kinora.serve.settings import Limits, Settings
+from kinora.serve.supervisor import Supervisor
+from kinora.serve.watch import Watch
 from kinora.serve.work import Work, told
 from tests.cli import Kinora, kinora
 from tests.serving import picture
@@ -58,8 +61,18 @@ def pipe() -> Pipeline:
     return tiny_pipeline()
 
 
-def worker(service: Service, pipe: Pipeline) -> Work:
-    return Work(pipe, service.jobs, service.files, secrets.token_hex(4))
+@pytest.fixture
+def worker(service: Service, pipe: Pipeline) -> Generator[Callable[[], Work]]:
+    """A new worker, each time."""
+    made: list[Work] = []
+
+    def another() -> Work:
+        made.append(Work(pipe, service.jobs, service.files, secrets.token_hex(4)))
+        return made[-1]
+
+    yield another
+    for work in made:
+        work.close()
 
 
 def finish(work: Work, id: str, *, after: int = 0) -> None:
@@ -75,15 +88,15 @@ def finish(work: Work, id: str, *, after: int = 0) -> None:
 
 
 def test_a_job_that_changes_hands_comes_to_the_same_clip(
-    service: Service, ask: Ask, pipe: Pipeline
+    worker: Callable[[], Work], service: Service, ask: Ask, pipe: Pipeline
 ) -> None:
     whole, broken = ask(seed=3, steps=6), ask(seed=3, steps=6)
-    finish(worker(service, pipe), whole.id)
-    first = worker(service, pipe)
+    finish(worker(), whole.id)
+    first = worker()
     first.begin(broken.id)
     assert first.encode(broken.id) == 6
     assert first.sample(broken.id, 4)
-    second, calls = worker(service, pipe), list[int]()
+    second, calls = worker(), list[int]()
     handle = pipe.unet.register_forward_hook(lambda *_: calls.append(1))
     finish(second, broken.id, after=4)
     handle.remove()
@@ -94,9 +107,11 @@ def test_a_job_that_changes_hands_comes_to_the_same_clip(
         first.sample(broken.id, 6)
 
 
-def test_nothing_but_results_is_kept(service: Service, ask: Ask, pipe: Pipeline) -> None:
+def test_nothing_but_results_is_kept(
+    worker: Callable[[], Work], service: Service, ask: Ask, pipe: Pipeline
+) -> None:
     job = ask(seed=3)
-    finish(worker(service, pipe), job.id)
+    finish(worker(), job.id)
     names = {path.name for path in service.files.path(job.folder).rglob("*")}
     assert {name for name in names if not name.startswith("preview")} == {
         "photo",
@@ -107,9 +122,11 @@ def test_nothing_but_results_is_kept(service: Service, ask: Ask, pipe: Pipeline)
     assert service.jobs.get(job.id).bytes == service.files.bytes_of(job.folder) > 0
 
 
-def test_a_recipe_repeats_the_clip(service: Service, ask: Ask, pipe: Pipeline) -> None:
+def test_a_recipe_repeats_the_clip(
+    worker: Callable[[], Work], service: Service, ask: Ask, pipe: Pipeline
+) -> None:
     job = ask(motion=40, guidance=[1.0, 2.0])
-    finish(worker(service, pipe), job.id)
+    finish(worker(), job.id)
     result = service.jobs.get(job.id).result
     assert result is not None
     with service.files.local(f"{job.folder}/clip.mp4") as path:
@@ -119,8 +136,10 @@ def test_a_recipe_repeats_the_clip(service: Service, ask: Ask, pipe: Pipeline) -
     assert asked["seed"] == job.asked["seed"]
 
 
-def test_a_cancelled_job_stops_within_a_step(service: Service, ask: Ask, pipe: Pipeline) -> None:
-    job, work = ask(steps=50), worker(service, pipe)
+def test_a_cancelled_job_stops_within_a_step(
+    worker: Callable[[], Work], service: Service, ask: Ask, pipe: Pipeline
+) -> None:
+    job, work = ask(steps=50), worker()
     work.begin(job.id)
     assert work.encode(job.id) == 50
     service.cancel(ANYONE, job.id)
@@ -150,10 +169,32 @@ def test_failures_are_told_without_what_is_inside(error: Exception, code: str) -
     assert "KeyError" not in reason["message"]
 
 
-def test_a_job_that_the_model_can_not_make_fails(
-    service: Service, ask: Ask, pipe: Pipeline
+def test_a_full_disk_is_waited_for(
+    worker: Callable[[], Work],
+    service: Service,
+    ask: Ask,
+    pipe: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    job, work = ask(size=(100, 100)), worker(service, pipe)
+    job, work = ask(), worker()
+    store, fulls = service.files.new, [0]
+
+    def full(name: str) -> AbstractContextManager[Path]:
+        if name.endswith("clip.mp4") and fulls[0] < 2:
+            fulls[0] += 1
+            raise Busy("the storage is full")
+        return store(name)
+
+    monkeypatch.setattr(service.files, "new", full)
+    finish(work, job.id)
+    assert fulls[0] == 2
+    assert service.jobs.get(job.id).state == "succeeded"
+
+
+def test_a_job_that_the_model_can_not_make_fails(
+    worker: Callable[[], Work], service: Service, ask: Ask, pipe: Pipeline
+) -> None:
+    job, work = ask(size=(100, 100)), worker()
     assert work.begin(job.id)
     assert work.encode(job.id) == 0
     ended = service.jobs.get(job.id)
@@ -188,7 +229,8 @@ def test_files_are_whole_or_not_there(files: Files) -> None:
     assert files.size("a/b/c.txt") == files.bytes_of("a") == 5
     with files.local("a/b/c.txt") as path:
         assert path.read_bytes() == b"other"
-    assert [name for name, _ in files.folders("a")] == ["a/b"]
+    assert files.folders("a") == ["a/b"]
+    assert files.age("a") < 60
     files.delete("a")
     files.delete("a")
     assert not files.exists("a/b/c.txt")
@@ -283,6 +325,76 @@ def test_the_oldest_go_where_room_is_short(service: Service, ask: Ask) -> None:
         age(service, job.id, bytes=400_000, finished=1000.0 + index + time.time())
     service.sweep()
     assert [there(service, job) for job in made] == [False, True, True]
+
+
+def test_where_ages_are_not_told_nothing_counts_as_nobodys(tmp_path: Path) -> None:
+    service = Service(Settings(data=tmp_path, storage=f"memory://{secrets.token_hex(4)}"))
+    service.files.write("jobs/ab/abc/photo", b"of a job that is just being asked for")
+    service.sweep()
+    assert service.files.exists("jobs/ab/abc/photo")
+    service.close()
+
+
+def test_a_job_whose_commit_was_not_acknowledged_keeps_its_photo(
+    service: Service, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = service.jobs.submit
+
+    def unacknowledged(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        submit(*args, **kwargs)
+        raise Busy("the database was started anew")
+
+    monkeypatch.setattr(service.jobs, "submit", unacknowledged)
+    with pytest.raises(Busy):
+        ask()
+    (job,) = service.jobs.find("local")
+    assert there(service, job)
+
+
+def test_what_can_not_be_deleted_keeps_nothing_else(
+    service: Service, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [ended(service, ask) for _ in range(2)]
+    for job in jobs:
+        age(service, job.id, finished=time.time() - job.keep - 1)
+    delete = service.files.delete
+
+    def stubborn(folder: str) -> None:
+        if folder == jobs[0].folder:
+            raise PermissionError(folder)
+        delete(folder)
+
+    monkeypatch.setattr(service.files, "delete", stubborn)
+    service.sweep()
+    assert [there(service, job) for job in jobs] == [True, False]
+
+
+def test_followers_of_what_is_there_are_told(service: Service, ask: Ask) -> None:
+    """Also those who come while the database is being asked about others."""
+
+    def slowly(ids: Any) -> dict[str, Job]:  # noqa: ANN401
+        time.sleep(0.05)
+        return service.jobs.several(ids)
+
+    async def followed() -> list[bool]:
+        watch = Watch(slowly)
+        jobs = [ended(service, ask) for _ in range(6)]
+
+        async def follow(job: Job, wait: float) -> bool:
+            await asyncio.sleep(wait)
+            return [seen.state async for seen in watch.follow(job.id)] == ["cancelled"]
+
+        return await asyncio.gather(*(follow(j, 0.04 * n) for n, j in enumerate(jobs)))
+
+    assert all(asyncio.run(followed()))
+
+
+def test_a_supervisor_outlives_a_process_that_can_not_start() -> None:
+    supervisor = Supervisor(["/nowhere/kinora"], {})
+    supervisor.start()
+    time.sleep(0.3)
+    assert supervisor.thread.is_alive()
+    supervisor.stop()
 
 
 def test_what_is_nobodys_goes_after_a_while(

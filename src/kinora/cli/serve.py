@@ -58,7 +58,9 @@ DATA = Path("kinora-data")
 
 def serve(
     model: options.Model = "nano",
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen.", envvar="KINORA_HOST")
+    ] = "127.0.0.1",
     port: Annotated[str, typer.Option(metavar="N", help="0 takes a free one.")] = "7860",
     data: Data = DATA,
     database: Database = None,
@@ -104,7 +106,7 @@ def serve(
     \b
     kinora serve
     kinora serve --model svd-xt --data /srv/kinora
-    kinora serve --host 0.0.0.0 --token "$(openssl rand -hex 32)"
+    kinora serve --host 0.0.0.0 --tokens tokens.jsonl
     """
     given = {
         "device": device,
@@ -218,8 +220,9 @@ def token(
     kinora token alice --jobs 20 >> tokens.jsonl
     """
     with _extra():
-        from kinora.serve.access import hashed, new_token
+        from kinora.serve.access import check_name, hashed, new_token
 
+        check_name(name)
         made = new_token()
         line: dict[str, str | int] = {"name": name, "sha256": hashed(made)}
         if jobs is not None:

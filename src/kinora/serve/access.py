@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import re
 import secrets
 import time
 from collections import deque
@@ -11,12 +12,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Final
+
+import structlog
 
 from kinora.errors import RequestError
 from kinora.serve.errors import TooMany, Unknown
 
-__all__ = ["ANYONE", "NOBODY", "Access", "Client", "hashed", "is_loopback", "new_token"]
+__all__ = [
+    "ANYONE",
+    "NOBODY",
+    "Access",
+    "Client",
+    "check_name",
+    "hashed",
+    "is_loopback",
+    "new_token",
+]
+
+
+SHORTEST: Final = 16
+"""Characters of a token."""
+MINUTE: Final = 60.0
+REMEMBERED: Final = 10_000
+"""Who came lately, at most."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,15 +58,23 @@ NOBODY = Client(name="nobody")
 
 
 class Access:
-    """Tells clients by their tokens, and counts their requests."""
+    """Tells clients by their tokens, and counts requests."""
 
-    def __init__(self, clients: Mapping[str, Client], requests: int) -> None:
+    def __init__(
+        self, clients: Mapping[str, Client], requests: int, file: Path | None = None
+    ) -> None:
         """clients: by the hashes of their tokens; empty where none is asked for.
 
         requests: of a client in a minute.
+        file: of more clients, which is read again whenever it has changed.
+        Raises RequestError when the file can't be understood.
         """
-        self.clients = clients
+        self.fixed = clients
         self.requests = requests
+        self.file = file
+        self.changed = None if file is None else _changed(file)
+        self.clients = {**clients, **({} if file is None else read_clients(file))}
+        self.looked = time.monotonic()
         self.lock = Lock()
         self.recent: dict[str, deque[float]] = {}
 
@@ -54,57 +83,113 @@ class Access:
         return not self.clients
 
     def client(self, token: str | None) -> Client:
-        """Raises Unknown for a token that is missing or unknown."""
+        """Raises Unknown for a token that is missing or nobody's."""
         if self.open:
             return ANYONE
-        if token is None:
+        if not token:
             raise Unknown("a token is needed: send it as 'Authorization: Bearer TOKEN'")
+        self._look_again()
         mark = hashed(token)
         for known, client in self.clients.items():
             if hmac.compare_digest(known, mark):
                 return client
         raise Unknown("the token is unknown. Ask whoever runs this service for one")
 
-    def count(self, client: Client) -> None:
-        """Raises TooMany when a client makes more requests than it may."""
-        most, now = client.requests or self.requests, time.monotonic()
+    def count(self, who: str, most: int | None = None) -> None:
+        """Count a request of somebody who may make so many in a minute. Raises TooMany."""
+        limit, now = most or self.requests, time.monotonic()
         with self.lock:
-            times = self.recent.setdefault(client.name, deque())
-            while times and times[0] < now - 60:
+            times = self.recent.setdefault(who, deque())
+            while times and times[0] < now - MINUTE:
                 times.popleft()
-            if len(times) >= most:
-                raise TooMany(f"more than {most} requests in a minute. Wait a little")
+            if len(times) >= limit:
+                raise TooMany(f"more than {limit} requests in a minute. Wait a little")
             times.append(now)
+            if len(self.recent) > REMEMBERED:
+                self._forget(now)
+
+    def _forget(self, now: float) -> None:
+        """Of those who haven't come in the last minute, or of the first to come."""
+        away = [who for who, times in self.recent.items() if times[-1] < now - MINUTE]
+        for who in away or list(self.recent)[: REMEMBERED // 2]:
+            del self.recent[who]
+
+    def _look_again(self) -> None:
+        """Tokens that were added or taken away hold at once. A file that got damaged doesn't."""
+        now = time.monotonic()
+        if self.file is None or now < self.looked + 1:
+            return
+        self.looked = now
+        changed = _changed(self.file)
+        if changed == self.changed:
+            return
+        self.changed = changed
+        try:
+            self.clients = {**self.fixed, **read_clients(self.file)}
+        except RequestError as error:
+            log.warning("tokens_not_read", reason=str(error))
 
     @staticmethod
     def of(token: str | None, file: Path | None, requests: int) -> "Access":
         """From one token, or a file of several; open where there is neither.
 
-        Raises RequestError when the file can't be understood.
+        Raises RequestError when the token is too short, or the file can't be understood.
         """
-        clients = {} if token is None else {hashed(token): Client(name="default")}
-        if file is not None:
-            clients |= read_clients(file)
-        return Access(clients, requests)
+        if token is None:
+            return Access({}, requests, file)
+        if len(token.strip()) < SHORTEST:
+            raise RequestError(
+                f"the token has {len(token.strip())} characters: it must have {SHORTEST} or more. "
+                "`openssl rand -hex 32` makes one"
+            )
+        return Access({hashed(token.strip()): Client(name="default")}, requests, file)
+
+
+def _changed(file: Path) -> float | None:
+    return file.stat().st_mtime if file.exists() else None
 
 
 def read_clients(file: Path) -> dict[str, Client]:
-    """A file with one JSON object a line: name, sha256 of the token, and what limits it has."""
+    """A file with one JSON object a line: name, sha256 of the token, and what limits it has.
+
+    Raises RequestError.
+    """
     clients: dict[str, Client] = {}
     try:
         for line in filter(str.strip, file.read_text().splitlines()):
-            values: dict[str, Any] = dict(json.loads(line))
-            mark = values.pop("sha256")
-            clients[mark] = Client(**values)
+            mark, client = _client(**json.loads(line))
+            clients[mark] = client
         if not clients:
             raise ValueError("there is none")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise RequestError(
             f"{file}: must have one JSON object a line, such as "
             '{"name": "studio", "sha256": "…", "jobs": 100}, as `kinora token` prints it '
             f"({error})"
         ) from None
     return clients
+
+
+def check_name(name: str) -> None:
+    """Raises RequestError for what can't be a client's name."""
+    if not re.fullmatch(r"[\w.@ -]{1,64}", name) or name in (ANYONE.name, NOBODY.name):
+        raise RequestError(
+            f"name {name!r}: must be up to 64 letters, digits and . _ - @, and not "
+            f"{ANYONE.name} or {NOBODY.name}"
+        )
+
+
+def _client(
+    *, name: str, sha256: str, requests: int | None = None, jobs: int | None = None
+) -> tuple[str, Client]:
+    """Raises ValueError, TypeError or RequestError."""
+    check_name(name)
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise ValueError(f"{sha256!r} is no SHA-256")
+    for value in (requests, jobs):
+        if value is not None and (type(value) is not int or value < 1):
+            raise ValueError(f"{value!r} must be a whole number from 1")
+    return sha256, Client(name=name, requests=requests, jobs=jobs)
 
 
 def new_token() -> str:

@@ -92,7 +92,10 @@ def open_database(url: str, *, patience: float) -> sa.Engine:
 
 
 def _sqlite(url: sa.URL, patience: float) -> sa.Engine:
-    engine = sa.create_engine(url, pool_size=20, connect_args={"timeout": patience})
+    # What a client sent isn't for the log, not even where a statement fails.
+    engine = sa.create_engine(
+        url, pool_size=20, hide_parameters=True, connect_args={"timeout": patience}
+    )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _: object) -> None:  # pyright: ignore[reportUnusedFunction]
@@ -110,6 +113,7 @@ def _postgresql(url: sa.URL, patience: float) -> sa.Engine:
     return sa.create_engine(
         url,
         pool_size=20,
+        hide_parameters=True,
         pool_pre_ping=True,  # the server may have been started anew
         connect_args={"options": wait, "connect_timeout": 10},
     )

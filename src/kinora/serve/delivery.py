@@ -31,7 +31,7 @@ def deliver(files: Files, name: str, request: Request, *, download: str | None =
     if download is not None:
         headers["content-disposition"] = f'attachment; filename="{download}"'
     start, end, status = 0, size, 200
-    asked = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
+    asked = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", request.headers.get("range", ""))
     if asked and any(asked.groups()):
         first, last = asked.groups()
         start = int(first) if first else max(0, size - int(last))

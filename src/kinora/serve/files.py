@@ -1,16 +1,19 @@
 """Where photos and clips lie: a folder, or a bucket that several machines share."""
 
 import errno
+import os
 import secrets
 import tempfile
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
 import fsspec  # pyright: ignore[reportMissingTypeStubs]
 
-from kinora.errors import RequestError
+from kinora.errors import OutputError, RequestError
 from kinora.serve.errors import Busy, Missing
 
 __all__ = ["Files"]
@@ -56,8 +59,10 @@ class Files:
             draft = folder / f".{secrets.token_hex(8)}{Path(name).suffix}"
             try:
                 yield draft
+                _to_disk(draft)
                 if self.is_local:
                     draft.replace(place)
+                    _to_disk(folder)
                 else:
                     self.system.put_file(str(draft), place)
             finally:
@@ -102,32 +107,54 @@ class Files:
     def delete(self, folder: str) -> None:
         """A folder and all that is in it, where it is there."""
         place = f"{self.root}/{folder}"
-        if self.system.exists(place):
-            self.system.rm(place, recursive=True)
+        with suppress(FileNotFoundError):  # another process may be at it too
+            if self.system.exists(place):
+                self.system.rm(place, recursive=True)
 
-    def folders(self, folder: str) -> list[tuple[str, float]]:
-        """Names of the folders in one, and seconds since 1970 when each was last changed."""
+    def tidy(self, folder: str) -> None:
+        """Let go of temporary files in a folder, whose writer has died."""
+        if self.is_local:
+            for draft in self.path(folder).glob(".*"):
+                draft.unlink(missing_ok=True)
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders in one."""
         place = f"{self.root}/{folder}"
         if not self.system.exists(place):
             return []
-        found = self.system.ls(place, detail=True)
-        return [
-            (f"{folder}/{Path(entry['name']).name}", float(entry.get("mtime") or 0))
-            for entry in found
-            if entry["type"] == "directory"
-        ]
+        found = self.system.ls(place, detail=True, refresh=True)
+        names = (Path(entry["name"]).name for entry in found if entry["type"] == "directory")
+        return [f"{folder}/{name}" for name in names]
+
+    def age(self, folder: str) -> float:
+        """Seconds since a file was last written into a folder; 0 where that isn't known."""
+        found = self.system.find(f"{self.root}/{folder}", detail=True)
+        times = [_time(entry) for entry in found.values()]
+        return time.time() - max(times) if times and all(times) else 0.0
 
     def bytes_of(self, folder: str) -> int:
         place = f"{self.root}/{folder}"
         return int(self.system.du(place)) if self.system.exists(place) else 0
 
 
+def _to_disk(path: Path) -> None:
+    """A power cut from here on takes nothing of it away."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def _room() -> Generator[None]:
     try:
         yield
-    except OSError as error:
-        reason = "is full" if error.errno in FULL else "can't be written to"
+    except (OSError, OutputError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        reason = "is full" if cause.errno in FULL else "can't be written to"
         raise Busy(f"the storage {reason}. Try again later") from error
 
 
@@ -137,3 +164,16 @@ def _there(name: str) -> Generator[None]:
         yield
     except FileNotFoundError:
         raise Missing(f"{Path(name).name}: not there. It may have been deleted") from None
+
+
+def _time(entry: Mapping[str, Any]) -> float:
+    """Seconds since 1970, under whichever name a file system tells them; 0 where it doesn't."""
+    for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        match entry.get(name):
+            case datetime() as told:
+                return told.timestamp()
+            case int() | float() as told:
+                return float(told)
+            case _:
+                pass
+    return 0.0

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kinora.serve.access import NOBODY, Access, Client, is_loopback
-from kinora.serve.errors import Foreign, Refused, Slow, TooLarge
+from kinora.serve.errors import Broken, Foreign, Refused, Slow, TooLarge, Unknown
 from kinora.serve.replies import refusal
 from kinora.serve.settings import Limits
 
@@ -23,6 +23,9 @@ COOKIE: Final = "kinora_token"
 FREE: Final = ("/healthz", "/readyz", "/login")
 """Paths for which nobody is asked who they are."""
 READING: Final = ("GET", "HEAD")
+METHODS: Final = (*READING, "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
+LONGEST: Final = 200
+"""Characters of a path in the log."""
 
 HEADERS: Final = {
     "content-security-policy": "default-src 'none'; "
@@ -39,7 +42,7 @@ HEADERS: Final = {
 }
 """Nothing from elsewhere is loaded, and nobody else shows or calls the page."""
 
-Seen = Callable[[Scope, int, float], None]
+Seen = Callable[[str, Scope, int, float], None]
 
 log = structlog.get_logger()
 
@@ -48,7 +51,7 @@ class Guard:
     """Middleware: who it is, from where, how often, how much and how slowly; a line in the log."""
 
     def __init__(self, app: ASGIApp, access: Access, limits: Limits, seen: Seen) -> None:
-        """seen: told the scope, status and seconds of every request."""
+        """seen: told method, scope, status and seconds of every request."""
         self.app = app
         self.access = access
         self.limits = limits
@@ -71,15 +74,18 @@ class Guard:
             await self.app(visit.scope, visit.receive, visit.send)
         except Refused as refused:
             await visit.refuse(refused)
+        except Exception:
+            log.exception("fault")
+            await visit.refuse(Broken("a fault of this service; its log tells more"))
         finally:
             seconds = time.perf_counter() - start
-            self.seen(visit.scope, visit.status, seconds)
+            self.seen(visit.method, visit.scope, visit.status, seconds)
             # Open pages ask every two seconds whether the service is there.
             write = log.debug if visit.scope["path"] == "/healthz" else log.info
             write(
                 "request",
-                method=visit.scope["method"],
-                path=visit.scope["path"],
+                method=visit.method,
+                path=quote(visit.scope["path"])[:LONGEST],
                 status=visit.status,
                 milliseconds=round(1000 * seconds, 1),
                 client=visit.client.name,
@@ -91,22 +97,35 @@ class Guard:
         if self.access.open and not is_loopback(_name(headers.get("host", ""))):
             # A name of somebody's own that they let point here, to call it from their pages.
             raise Foreign("this service answers to localhost only: open it under that name")
-        bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if not bearer and visit.scope["method"] not in READING:
+        bearer = _bearer(headers)
+        if visit.method not in READING and (self.access.open or not bearer):
             _check_origin(headers)
-        if path not in FREE:
-            visit.client = self.access.client(bearer or _cookie(headers))
-        if path != "/healthz":
-            self.access.count(visit.client)
+        if path in FREE:
+            if path == "/login":
+                self.access.count(visit.peer)
+        else:
+            visit.client = self._client(visit, bearer or _cookie(headers))
+            self.access.count(visit.client.name, visit.client.requests)
         visit.scope.setdefault("state", {}).update(client=visit.client, id=visit.id)
+
+    def _client(self, visit: "Visit", token: str | None) -> Client:
+        """Raises Unknown, or TooMany for somebody who tries one token after the other."""
+        try:
+            return self.access.client(token)
+        except Unknown:
+            self.access.count(visit.peer)
+            raise
 
 
 class Visit:
     """One request: its body is watched as it comes, its answer gets what every answer has."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
-        self.scope = scope
         self.headers = Headers(scope=scope)
+        self.method = scope["method"] if scope["method"] in METHODS else "other"
+        # What is there can be asked for its head alone; the server leaves the body out by itself.
+        self.scope: Scope = scope if self.method != "HEAD" else dict(scope, method="GET")
+        self.peer = f"from {(scope.get('client') or ('nowhere',))[0]}"
         self.id = secrets.token_hex(8)
         self.client: Client = NOBODY
         self.status = 500
@@ -171,8 +190,13 @@ def _check_origin(headers: Headers) -> None:
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site not in (None, "same-origin", "none"):
         raise Foreign("pages of other sites may not call this service")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+    if origin is not None and origin.partition("://")[2] != headers.get("host"):
         raise Foreign("pages of other sites may not call this service")
+
+
+def _bearer(headers: Headers) -> str | None:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _cookie(headers: Headers) -> str | None:

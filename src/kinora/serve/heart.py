@@ -5,7 +5,7 @@ that another one has been silent puts its jobs back into the queue.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 import sqlalchemy as sa
 import structlog
@@ -31,11 +31,17 @@ class Heart:
         executor: str,
         model: str,
         bury: Callable[[Sequence[str]], object],
+        holders: Callable[[], Set[str]],
     ) -> None:
-        """bury: puts the jobs of dead workers back into the queue; tried again when it raises."""
+        """bury: puts the jobs of dead workers back into the queue; tried again when it raises.
+
+        holders: workers that jobs were given to. One that never beats any more, as it took its
+        last job while it left, is as dead as one that fell silent.
+        """
         self.engine = engine
         self.mine = {"executor": executor, "model": model}
         self.bury = bury
+        self.holders = holders
         self.now = clock(engine)
         self.last = 0.0
         self.regular = 0
@@ -55,6 +61,8 @@ class Heart:
                 log.warning("beat_failed", reason=str(error))
 
     def beat(self) -> None:
+        # Asked before who is there: whoever has a job has beaten before that.
+        holders = self.holders() if self._may_tell else frozenset[str]()
         with self.engine.begin() as c:
             mine = workers.update().where(workers.c.executor == self.mine["executor"])
             if not c.execute(mine.values(beat=self.now)).rowcount:
@@ -62,13 +70,18 @@ class Heart:
             now: float = c.scalar(sa.select(self.now)) or 0.0
             self.regular = self.regular + 1 if now - self.last < 2 * BEAT else 0
             self.last = now
-            silent = sa.select(workers.c.executor).where(workers.c.beat < now - SILENCE)
-            dead = list(c.scalars(silent)) if self.regular > SILENCE / BEAT else []
+            beats = dict(c.execute(sa.select(workers.c.executor, workers.c.beat)).all())
+        silent = {executor for executor, beat in beats.items() if beat < now - SILENCE}
+        dead = sorted(silent | (holders - beats.keys())) if self._may_tell else []
         if dead:
             log.warning("workers_lost", executors=dead)
             self.bury(dead)
             with self.engine.begin() as c:
                 c.execute(workers.delete().where(workers.c.executor.in_(dead)))
+
+    @property
+    def _may_tell(self) -> bool:
+        return self.regular > SILENCE / BEAT
 
     def leave(self) -> None:
         with self.engine.begin() as c:

@@ -1,26 +1,35 @@
 """Clients' files, opened in processes of their own that may take little memory and time."""
 
 import json
+import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
 
 from kinora.serve.errors import Busy, Invalid, TooLarge
 
 __all__ = ["Inspector", "Seen"]
 
 SECONDS: Final = 30.0
-"""For one file, and for its turn to come."""
-READERS: Final = 2
-"""Processes."""
+"""For one photo, and for its turn to come."""
+FILM_SECONDS: Final = 300.0
+"""For a clip in another format."""
+WAITING: Final = 8
+"""Who may wait for a reader; more would take the threads that others' requests need."""
 LIFE: Final = 1000
 """Files, after which a process is started anew: what decoders lose in memory is got back."""
 
 COMMAND: Final = (sys.executable, "-m", "kinora.serve.reader")
+SHARED: Final = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+"""Of the environment. It holds tokens and passwords too."""
 
 
 class Seen(NamedTuple):
@@ -35,42 +44,72 @@ class Seen(NamedTuple):
 class Inspector:
     """Looks at photos, and makes other formats of clips."""
 
-    def __init__(self, pixels: int) -> None:
-        """pixels: of a photo, at most."""
-        self.pixels = pixels
-        self.readers = queue.SimpleQueue[Reader]()
-        for _ in range(READERS):
-            self.readers.put(Reader())
+    def __init__(self, pixels: int, *, readers: int = 2) -> None:
+        """pixels: of a photo, at most. readers: processes; one more makes clips' other formats."""
+        self.pixels_at_most = pixels
+        self.photos = Readers(readers)
+        self.films = Readers(1)
 
     def photo(self, data: bytes) -> Seen:
         """Raises Invalid when it can't be read, TooLarge, or Busy."""
         if not data:
             raise Invalid("the photo is empty. Send a picture file")
-        width, height, kind = self._ask({"task": "look", "bytes": len(data)}, data)
-        if width * height > self.pixels:
+        width, height, kind = self.photos.ask({"task": "look"}, data)
+        if width * height > self.pixels_at_most:
             raise TooLarge(
-                f"the photo has {width}x{height} pixels; at most {self.pixels:,} are taken. "
-                "Scale it down first"
+                f"the photo has {width}x{height} pixels; at most {self.pixels_at_most:,} are "
+                "taken. Scale it down first"
             )
         return Seen(int(width), int(height), str(kind))
 
+    def pixels(self, data: bytes) -> UInt8[np.ndarray, "h w 3"]:
+        """What a photo shows. Raises Invalid or Busy."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "pixels"
+            width, height = self.photos.ask({"task": "pixels", "values": [str(path)]}, data)
+            return np.fromfile(path, np.uint8).reshape(height, width, 3)
+
     def convert(self, source: Path, target: Path) -> None:
         """A clip in the format of another suffix. Raises Invalid or Busy."""
-        self._ask({"task": "convert", "values": [str(source), str(target)]})
+        values = [str(source), str(target)]
+        self.films.ask({"task": "convert", "values": values}, seconds=FILM_SECONDS)
 
     def close(self) -> None:
-        for _ in range(READERS):
-            self.readers.get(timeout=SECONDS).stop()
+        self.photos.close()
+        self.films.close()
 
-    def _ask(self, question: dict[str, object], data: bytes = b"") -> Any:  # noqa: ANN401 (JSON)
+
+class Readers:
+    """Some processes that open files, and those who wait for them."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.free = queue.SimpleQueue[Reader]()
+        self.places = threading.BoundedSemaphore(count + WAITING)
+        for _ in range(count):
+            self.free.put(Reader())
+
+    def ask(
+        self, question: dict[str, object], data: bytes = b"", seconds: float | None = None
+    ) -> Any:  # noqa: ANN401 (JSON)
+        """Raises Invalid or Busy."""
+        limit = SECONDS if seconds is None else seconds
+        if not self.places.acquire(blocking=False):
+            raise Busy("too many files are being looked at. Try again in a moment")
         try:
-            reader = self.readers.get(timeout=SECONDS)
+            reader = self.free.get(timeout=limit)
+            try:
+                return reader.ask({**question, "bytes": len(data)}, data, limit)
+            finally:
+                self.free.put(reader)
         except queue.Empty:
             raise Busy("too many files are being looked at. Try again in a moment") from None
-        try:
-            return reader.ask(question, data)
         finally:
-            self.readers.put(reader)
+            self.places.release()
+
+    def close(self) -> None:
+        for _ in range(self.count):
+            self.free.get(timeout=FILM_SECONDS).stop()
 
 
 class Reader:
@@ -80,13 +119,13 @@ class Reader:
         self.process = self._started()
         self.opened = 0
 
-    def ask(self, question: dict[str, object], data: bytes) -> Any:  # noqa: ANN401 (JSON)
+    def ask(self, question: dict[str, object], data: bytes, seconds: float) -> Any:  # noqa: ANN401
         """Raises Invalid."""
         if self.opened >= LIFE or self.process.poll() is not None:
             self._renew()
         self.opened += 1
         begun = time.monotonic()
-        limit = threading.Timer(SECONDS, self.process.kill)
+        limit = threading.Timer(seconds, self.process.kill)
         limit.start()
         try:
             answer = self._exchange(json.dumps(question).encode() + b"\n" + data)
@@ -94,7 +133,7 @@ class Reader:
             limit.cancel()
         if not answer:
             self._renew()
-            late = time.monotonic() - begun >= SECONDS
+            late = time.monotonic() - begun >= seconds
             why = "takes too long to decode" if late else "can't be decoded"
             raise Invalid(f"the file {why}")
         told = json.loads(answer)
@@ -123,4 +162,10 @@ class Reader:
         self.opened = 0
 
     def _started(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        return subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={name: os.environ[name] for name in SHARED if name in os.environ},
+            start_new_session=True,  # a Ctrl-C is for the service, which ends it
+        )

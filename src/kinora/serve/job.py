@@ -48,6 +48,8 @@ class Order:
     """The client's own name for it, which makes asking again harmless."""
     digest: str | None = None
     """Of what is asked for under that name."""
+    bytes: int = 0
+    """That its files take."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,8 +81,6 @@ class Job(Order):
     """A code for programs, and a message for people."""
     result: dict[str, Any] | None
     """Frames, fps, size and recipe of the clip."""
-    bytes: int
-    """That its files take."""
 
     @property
     def folder(self) -> str:

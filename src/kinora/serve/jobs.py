@@ -191,19 +191,21 @@ class Jobs:
         with self._begin() as c:
             c.execute(jobs.delete().where(jobs.c.id == id, jobs.c.state.in_(ENDED)))
 
-    def outdated(self, keep_bytes: int) -> list[Job]:
+    def outdated(self, keep_bytes: int) -> list[str]:
         """Ended jobs that are to go: hidden ones, those kept long enough, and the oldest where
         all take more room than this."""
+        ended = jobs.c.state.in_(ENDED)
+        over = sa.or_(jobs.c.hidden, jobs.c.finished + jobs.c.keep < self.now)
+        rest = sa.select(jobs.c.id, jobs.c.bytes).where(ended, ~over)
         with self._read() as c:
-            ended = jobs.select().where(jobs.c.state.in_(ENDED)).order_by(jobs.c.finished)
-            found = _all(c, ended)
-            now: float = c.scalar(sa.select(self.now)) or 0.0
-        too_much = sum(job.bytes for job in found) - keep_bytes
-        gone: list[Job] = []
-        for job in found:
-            if job.hidden or (job.expires or now) < now or too_much > 0:
-                gone.append(job)
-                too_much -= job.bytes
+            gone = list(c.scalars(sa.select(jobs.c.id).where(ended, over)))
+            total = sa.select(sa.func.sum(jobs.c.bytes)).where(ended, ~over)
+            too_much = int(c.scalar(total) or 0) - keep_bytes
+            for id, size in c.execute(rest.order_by(jobs.c.finished)):
+                if too_much <= 0:
+                    break
+                gone.append(id)
+                too_much -= size
         return gone
 
     def weigh(self, id: str, size: int) -> None:
@@ -257,7 +259,6 @@ class Jobs:
             "step": 0,
             "steps": 0,
             "previews": 0,
-            "bytes": 0,
         }
         return _there(order.id, _one(c, jobs.insert().values(values).returning(jobs)))
 

@@ -34,10 +34,10 @@ class Metrics:
         )
         self.registry.register(_Jobs(service))
 
-    def request(self, scope: Scope, status: int, seconds: float) -> None:
+    def request(self, method: str, scope: Scope, status: int, seconds: float) -> None:
         """Count a request by its route: paths with ids in them would be endless."""
         route = getattr(scope.get("route"), "path", "other")
-        self.requests.labels(scope["method"], route, str(status)).inc()
+        self.requests.labels(method, route, str(status)).inc()
         self.seconds.labels(route).observe(seconds)
 
     def text(self) -> bytes:

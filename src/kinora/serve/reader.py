@@ -26,6 +26,8 @@ __all__: list[str] = []
 
 MEMORY: Final = 1 << 30
 """Bytes that files may take."""
+FILE: Final = 1 << 30
+"""Bytes of a file that it writes."""
 
 
 def look(data: bytes) -> list[object]:
@@ -34,6 +36,13 @@ def look(data: bytes) -> list[object]:
     with quiet():
         kind = header(io.BytesIO(data), "the photo").format
     return [*photo.size, kind]
+
+
+def pixels(path: str, data: bytes) -> list[int]:
+    """Width and height of a photo, whose pixels go into a file."""
+    photo = load_photo(data)
+    Path(path).write_bytes(photo.tobytes())
+    return [*photo.size]
 
 
 def convert(source: str, target: str) -> None:
@@ -54,6 +63,7 @@ def stall() -> None:
 
 TASKS: Final[dict[str, Callable[..., object]]] = {
     "look": look,
+    "pixels": pixels,
     "convert": convert,
     "waste": waste,
     "stall": stall,
@@ -61,16 +71,17 @@ TASKS: Final[dict[str, Callable[..., object]]] = {
 
 
 def confine() -> None:
-    """Little memory from now on, and no core of it on the disk."""
+    """Little memory from now on, no large files, and no core of it on the disk."""
     most = psutil.Process().memory_info().vms + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def answer(question: dict[str, Any], asked: BinaryIO) -> dict[str, object]:
     values = question.get("values", [])
     if size := question.get("bytes", 0):
-        values = [asked.read(size)]
+        values = [*values, asked.read(size)]
     try:
         return {"done": TASKS[question["task"]](*values)}
     except KinoraError as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,6 +23,9 @@ from kinora.serve.supervisor import Supervisor
 
 __all__ = ["run_service"]
 
+MOST_FILES: Final = 65_536
+OWN_FILES: Final = 200
+"""For the database, the storage and the readers."""
 HEAD_SECONDS: Final = 15.0
 """Until the head of a request has to be there."""
 
@@ -97,6 +101,7 @@ def run_service(
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=3,
+                limit_concurrency=_connections(),
             )
         )
         supervisor = None if worker is None else Supervisor(worker, environment or {})
@@ -111,6 +116,15 @@ def run_service(
             if supervisor is not None:
                 supervisor.stop()
             service.close()
+
+
+def _connections() -> int:
+    """How many may be open: some fewer than there may be files, which each of them is one of."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = min(hard, MOST_FILES) if hard != resource.RLIM_INFINITY else MOST_FILES
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return max(16, max(soft, most) - OWN_FILES)
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import secrets
+import threading
 import time
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from kinora.errors import RequestError
 from kinora.request import Request, draw_seed
 from kinora.serve.access import Client
 from kinora.serve.database import open_database
-from kinora.serve.errors import Busy, Invalid, Missing, Refused, TooLarge
+from kinora.serve.errors import Broken, Busy, Conflict, Full, Invalid, Missing, TooLarge
 from kinora.serve.files import Files
 from kinora.serve.heart import living
 from kinora.serve.inspecting import Inspector
@@ -34,6 +34,10 @@ PATIENCE: Final = 5.0
 """Seconds that a client waits for the database's lock, before it is told to come again."""
 ORPHAN: Final = 3600.0
 """Seconds after which a folder that is no job's is nobody's."""
+WAITING: Final = 8
+"""Who may wait for clips in other formats; more would take the threads that others need."""
+FRESH: Final = 1.0
+"""Seconds for which it holds that jobs can be taken."""
 FIELDS: Final = tuple(f.name for f in fields(Request) if f.name != "image")
 
 
@@ -57,6 +61,11 @@ class Service:
         self.files = Files(settings.storage_url)
         self.inspector = Inspector(settings.limits.pixels)
         self.watch = Watch(self.jobs.several)
+        self.tidied: list[Callable[[], None]] = []
+        """What else is to be done at each sweep."""
+        self.converting = threading.Lock()
+        self.places = threading.BoundedSemaphore(WAITING)
+        self.checked = -FRESH
 
     def submit(
         self,
@@ -95,20 +104,23 @@ class Service:
             keep=int(self.limits.keep_days * 86400) if keep is None else keep,
             key=key,
             digest=digest.hexdigest(),
+            bytes=len(photo),
         )
         folder = folder_of(order.id)
-        new = False
+        self.files.write(f"{folder}/photo", photo)
         try:
-            self.files.write(f"{folder}/photo", photo)
             job, new = self.jobs.submit(
                 order,
                 self.queue.put,
                 queue=self.limits.queue,
                 per_client=client.jobs or self.limits.per_client,
             )
-        finally:
-            if not new:
-                self.files.delete(folder)
+        except (Full, Conflict):
+            self.files.delete(folder)
+            raise
+        # After any other failure it may be there all the same: the photo stays until a sweep.
+        if not new:
+            self.files.delete(folder)
         log.info("job_asked", job=job.id, client=client.name, door=door, new=new)
         return job
 
@@ -124,7 +136,7 @@ class Service:
         """Forget a job with its files; one that has not ended is cancelled. Raises Missing."""
         job = self.jobs.hide(id, client.name)
         if job.ended:
-            self._forget(job)
+            self._forget(job.id)
 
     def clip(self, job: Job, suffix: str = "mp4") -> str:
         """Where a finished job's clip lies, made in other formats when first asked for.
@@ -136,14 +148,25 @@ class Service:
         if job.state != "succeeded":
             raise Missing(f"job {job.id}: it is {job.state} and has no clip")
         name = f"{job.folder}/clip.{suffix}"
-        if not self.files.exists(name):
-            with (
-                self.files.local(f"{job.folder}/clip.mp4") as source,
-                self.files.new(name) as target,
-            ):
-                self.inspector.convert(source, target)
-            self.jobs.weigh(job.id, self.files.bytes_of(job.folder))
+        if self.files.exists(name):
+            return name
+        if not self.places.acquire(blocking=False):
+            raise Busy("too many clips are being converted. Try again in a moment")
+        try:
+            with self.converting:  # one at a time; perhaps it was this one
+                if not self.files.exists(name):
+                    self._convert(job, name)
+        finally:
+            self.places.release()
         return name
+
+    def _convert(self, job: Job, name: str) -> None:
+        with self.files.local(f"{job.folder}/clip.mp4") as source, self.files.new(name) as target:
+            try:
+                self.inspector.convert(source, target)
+            except Invalid as error:  # our own clip: that isn't the client's fault
+                raise Broken(f"the clip can't be had in this format ({error})") from error
+        self.jobs.weigh(job.id, self.files.bytes_of(job.folder))
 
     def models(self) -> dict[str, int]:
         """The models that can be asked for, and how many workers run each. Raises Busy."""
@@ -155,28 +178,35 @@ class Service:
 
     def check(self) -> None:
         """Whether jobs can be taken. Raises Busy when they can't."""
+        if time.monotonic() < self.checked + FRESH:
+            return
         self.jobs.counts()
         self.files.write("probe", b"")
+        self.checked = time.monotonic()
 
     def sweep(self) -> None:
         """Let go of what was kept long enough, and of what is nobody's."""
-        for job in self.jobs.outdated(self.limits.keep_bytes):
-            self._forget(job)
-        old = time.time() - ORPHAN
-        for shelf, _ in self.files.folders("jobs"):
-            found = {n.rpartition("/")[2]: n for n, at in self.files.folders(shelf) if at < old}
+        for tidy in self.tidied:
+            tidy()
+        for id in self.jobs.outdated(self.limits.keep_bytes):
+            self._forget(id)
+        for shelf in self.files.folders("jobs"):
+            found = {name.rpartition("/")[2]: name for name in self.files.folders(shelf)}
             for id in found.keys() - self.jobs.several(found).keys():
-                self.files.delete(found[id])
+                if self.files.age(found[id]) > ORPHAN:
+                    self.files.delete(found[id])
 
     def close(self) -> None:
         self.inspector.close()
         self.engine.dispose()
 
-    def _forget(self, job: Job) -> None:
-        with suppress(Refused):  # what fails is tried again at the next sweep
-            self.files.delete(job.folder)
-            self.queue.forget(job.id)
-            self.jobs.forget(job.id)
+    def _forget(self, id: str) -> None:
+        try:
+            self.files.delete(folder_of(id))
+            self.queue.forget(id)
+            self.jobs.forget(id)
+        except Exception as error:  # what fails is tried again at the next sweep
+            log.warning("not_forgotten_yet", job=id, reason=str(error))
 
     def _model(self, name: str | None) -> str:
         """Raises Invalid for a model that no worker runs."""

@@ -50,10 +50,13 @@ class Supervisor:
         wait = 0.0
         while not self.stopping.wait(wait):
             began = time.monotonic()
-            self.process = subprocess.Popen(
-                self.command, stdin=subprocess.PIPE, env=self.environment
-            )
-            code = self.process.wait()
+            try:
+                self.process = subprocess.Popen(
+                    self.command, stdin=subprocess.PIPE, env=self.environment
+                )
+                code = self.process.wait()
+            except OSError as error:  # no memory, or no more processes, for now
+                code = str(error)
             if self.stopping.is_set():
                 return
             lived = time.monotonic() - began

@@ -25,6 +25,7 @@ class Watch:
         """fetch: those of some jobs that there are; raises Busy."""
         self.fetch = fetch
         self.watched: Counter[str] = Counter()
+        self.asked: frozenset[str] = frozenset()
         self.latest: dict[str, Job] = {}
         self.looked = asyncio.Condition()
         self.task: asyncio.Task[None] | None = None
@@ -39,6 +40,8 @@ class Watch:
             while last is None or not last.ended:
                 async with self.looked:
                     await self.looked.wait()
+                if id not in self.asked:  # this look had begun before
+                    continue
                 job = self.latest.get(id)
                 if job is None:
                     return
@@ -52,7 +55,9 @@ class Watch:
     async def _look(self) -> None:
         while self.watched:
             try:
-                self.latest = await asyncio.to_thread(self.fetch, list(self.watched))
+                asked = list(self.watched)
+                self.latest = await asyncio.to_thread(self.fetch, asked)
+                self.asked = frozenset(asked)
                 async with self.looked:
                     self.looked.notify_all()
             except Exception as error:  # whatever it is, the next look may tell

@@ -15,10 +15,12 @@ from sqlalchemy.exc import OperationalError
 from kinora.clip import Clip
 from kinora.errors import KinoraError, MediaError, RequestError
 from kinora.events import Decoded, Done, Encoded, Event, Sampled
+from kinora.media.picture import MAX_PIXELS
 from kinora.request import Request
 from kinora.runtime import Journal
 from kinora.serve.errors import Busy, Missing, Superseded
 from kinora.serve.files import Files
+from kinora.serve.inspecting import Inspector
 from kinora.serve.job import Job, State, folder_of, request_of
 from kinora.serve.jobs import Jobs
 from kinora.serve.journal import FileJournal
@@ -85,18 +87,20 @@ class Work:
         self.jobs = jobs
         self.files = files
         self.executor = executor
+        self.inspector = Inspector(MAX_PIXELS, readers=1)
         self.making: Making | None = None
         self.leaving = Flag()
         """Set when the worker is to leave: what is being made then stays as it is."""
 
     def begin(self, id: str) -> bool:
         """Take a job, if there is still something to do about it."""
+        self._stay()
         if self.making is not None:  # another worker has that by now
             self.making.events.close()
             self.making = None
         job = patiently(lambda: self.jobs.begin(id, self.executor))
         if job is None:  # whoever ended it may have died before this
-            self.files.delete(_state(folder_of(id)))
+            self._clear(folder_of(id))
             return False
         journal = FileJournal(self.files, _state(job.folder))
         self.making = Making(job, self._events(job, journal), journal, job.previews)
@@ -115,6 +119,9 @@ class Work:
         """Until the clip is there; False when the job has ended in another way."""
         return bool(self._advance(id, lambda event: isinstance(event, Done)))
 
+    def close(self) -> None:
+        self.inspector.close()
+
     def give_up(self, id: str, error: Exception) -> None:
         """After what nobody has thought of: a job that isn't made any more has failed.
 
@@ -125,9 +132,29 @@ class Work:
             patiently(lambda: self.jobs.end(id, self.executor, "failed", error=reason))
             log.error("job_given_up", job=id, reason=str(error))
 
+    def _stay(self) -> None:
+        """Until the process ends, where it is to: the job is somebody else's by now."""
+        while self.leaving.is_set():
+            time.sleep(1)
+
     def _events(self, job: Job, journal: FileJournal) -> Generator[Event]:
-        photo = self.files.read(f"{job.folder}/photo")
+        photo = self.inspector.pixels(self.files.read(f"{job.folder}/photo"))
         yield from self.maker.stream(request_of(job.asked, photo), journal)
+
+    def _kept(self, making: Making, change: Callable[[], object]) -> None:
+        """Store what took long to make, however long the storage is full or away.
+
+        Raises Cancelled, or Superseded.
+        """
+        while True:
+            try:
+                change()
+                return
+            except Busy as busy:
+                log.warning("storage_waited_for", job=making.job.id, reason=str(busy))
+                time.sleep(1)
+                self._stay()
+                self._tell(making)
 
     def _advance(self, id: str, reached: Callable[[Event], bool]) -> int:
         making = self.making
@@ -137,7 +164,7 @@ class Work:
             for event in making.events:
                 self._note(making, event)
                 if reached(event):
-                    making.journal.flush()
+                    self._kept(making, making.journal.flush)
                     return making.steps
             raise AssertionError("a stream ends with Done")
         except Cancelled:
@@ -153,8 +180,7 @@ class Work:
 
     def _note(self, making: Making, event: Event) -> None:
         """What an event means for the job. Raises Cancelled, or Superseded."""
-        while self.leaving.is_set():
-            time.sleep(1)  # until the process ends; the job is somebody else's by now
+        self._stay()
         match event:
             case Encoded(plans=(plan,)):
                 making.steps = plan.steps
@@ -196,11 +222,7 @@ class Work:
         making.cost = max(making.previewed - start, 0.05)
 
     def _finish(self, making: Making, clip: Clip) -> None:
-        job = making.job
-        with self.files.new(f"{job.folder}/clip.mp4") as path:
-            clip.save(path)
-        self.files.write(f"{job.folder}/poster.jpg", jpeg(Image.fromarray(clip.frames[0])))
-        self.files.write(f"{job.folder}/spritesheet.jpg", jpeg(sheet(clip.frames)))
+        self._kept(making, lambda: self._store(making.job, clip))
         width, height = clip.size
         result = {
             "frames": len(clip.frames),
@@ -212,14 +234,24 @@ class Work:
         }
         self._end(making, "succeeded", result=result)
 
+    def _store(self, job: Job, clip: Clip) -> None:
+        with self.files.new(f"{job.folder}/clip.mp4") as path:
+            clip.save(path)
+        self.files.write(f"{job.folder}/poster.jpg", jpeg(Image.fromarray(clip.frames[0])))
+        self.files.write(f"{job.folder}/spritesheet.jpg", jpeg(sheet(clip.frames)))
+
     def _end(self, making: Making, state: State, **values: object) -> None:
         """Whatever is only of use while the clip is being made goes, once it is this worker's."""
         job, self.making = making.job, None
         making.events.close()
         size = self.files.bytes_of(job.folder) - self.files.bytes_of(_state(job.folder))
         patiently(lambda: self.jobs.end(job.id, self.executor, state, bytes=size, **values))
-        self.files.delete(_state(job.folder))
+        self._clear(job.folder)
         log.info("job_ended", job=job.id, state=state)
+
+    def _clear(self, folder: str) -> None:
+        self.files.delete(_state(folder))
+        self.files.tidy(folder)
 
 
 def _state(folder: str) -> str:

@@ -58,15 +58,15 @@ def run_worker(settings: Settings, load: Callable[[], Maker], *, attached: bool 
     work = Work(load(), jobs, Files(settings.storage_url), executor)
 
     _configure(engine, settings, executor)
-    heart = Heart(engine, executor, settings.model_name, requeue)
+    heart = Heart(engine, executor, settings.model_name, requeue, holders)
     _launch(work, settings)
     heart.start()
     log.info("worker_ready", model=settings.model_name, executor=executor)
 
     stop.wait()
     work.leaving.set()
-    _put_back(work)
     heart.leave()
+    _put_back(work)  # last of all, as DBOS goes on taking jobs
     log.info("worker_left", executor=executor)
     os._exit(0)  # a thread of its is in the midst of a job that isn't its own any more
 
@@ -86,14 +86,13 @@ def _configure(engine: sa.Engine, settings: Settings, executor: str) -> None:
 
 def _launch(work: Work, settings: Settings) -> None:
     """Have DBOS take jobs of the model."""
-
     alone = threading.Lock()
 
     @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)
     def clip(id: str) -> None:  # pyright: ignore[reportUnusedFunction]
         # DBOS counts a job as running once its thread runs: where the machine is busy, it takes the
-        # next one before that. It waits here.
-        # For DBOS a job that raises is over; nobody would try it again.
+        # next one before that, which waits here. And a job that raises is over for DBOS: nobody
+        # would try it again.
         with alone:
             try:
                 _make(work, id)
@@ -153,6 +152,14 @@ def requeue(executors: Sequence[str]) -> None:
     )
     if left:
         raise RuntimeError(f"{len(left)} jobs could not be put back into the queue")
+
+
+def holders() -> set[str]:
+    """Workers that jobs were given to which have not ended."""
+    pending = DBOS.list_workflows(
+        status="PENDING", app_version=VERSION, load_input=False, load_output=False
+    )
+    return {one.executor_id for one in pending if one.executor_id is not None}
 
 
 def _watch_parent(stop: threading.Event) -> None:

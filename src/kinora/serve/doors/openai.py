@@ -1,6 +1,7 @@
 """The door for programs written for OpenAI's videos."""
 
 import base64
+import json
 import math
 import re
 from typing import Annotated, Any, Final, Literal, cast
@@ -26,6 +27,8 @@ __all__ = ["router"]
 router = APIRouter(prefix="/v1/videos", tags=["OpenAI videos"])
 
 MAX_SECONDS = 600
+MOST_VALUES = 1000
+"""Of a JSON body. Millions would take far more memory than they have bytes."""
 NOTE = "The prompt is not looked at: this model animates the picture as it is"
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
@@ -88,12 +91,12 @@ class Deleted(BaseModel):
 @router.post("")
 async def create(service: Open, client: Who, request: Request) -> Video:
     """Begin a video of `input_reference`, a picture. The prompt is kept, and not looked at."""
-    fields = await _fields(request)
+    fields = await _fields(service, request)
+    return await run_in_threadpool(_create, service, client, fields)
+
+
+def _create(service: Service, client: Client, fields: dict[str, Any]) -> Video:
     photo = _photo(fields)
-    return await run_in_threadpool(_create, service, client, fields, photo)
-
-
-def _create(service: Service, client: Client, fields: dict[str, Any], photo: bytes) -> Video:
     model = str(fields.get("model") or service.settings.model_name)
     config = known_config(model)
     try:
@@ -195,13 +198,16 @@ def _near(size: tuple[int, int], config: ModelConfig) -> tuple[int, int]:
     return width, height
 
 
-async def _fields(request: Request) -> dict[str, Any]:
+async def _fields(service: Service, request: Request) -> dict[str, Any]:
     """Of a form or of JSON. Raises Invalid."""
     if not request.headers.get("content-type", "").startswith("application/json"):
-        async with request.form() as form:
+        async with request.form(max_part_size=service.limits.body) as form:
             return {name: await _plain(value) for name, value in form.items()}
+    body = await request.body()
+    if sum(body.count(sign) for sign in (b"{", b"[", b",")) > MOST_VALUES:
+        raise Invalid("the body has far more values than there are fields")
     try:
-        fields = await request.json()
+        fields = await run_in_threadpool(json.loads, body)
     except (ValueError, RecursionError):
         raise Invalid("the body is no JSON") from None
     if not isinstance(fields, dict):

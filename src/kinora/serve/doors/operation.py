@@ -12,8 +12,8 @@ router = APIRouter(tags=["operation"])
 
 
 @router.get("/healthz")
-def health() -> dict[str, str]:
-    """That the process answers."""
+async def health() -> dict[str, str]:
+    """That the process answers, whatever its threads wait for."""
     return {"status": "ok", "version": __version__}
 
 

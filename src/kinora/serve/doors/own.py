@@ -1,5 +1,6 @@
 """Kinora's own door: jobs, their events, and the clips."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
@@ -120,7 +121,7 @@ def submit(
         asked |= parse_fields(written)
     except RequestError as error:
         raise Invalid(str(error)) from None
-    job = service.submit(client, photo, asked, door="own", model=model, key=idempotency_key)
+    job = service.submit(client, photo, asked, door="own", model=model, key=idempotency_key or None)
     return answered(job, service.jobs.ahead(job))
 
 
@@ -132,9 +133,10 @@ def jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JobList:
     """Your jobs, whichever door they came by."""
-    found = service.jobs.find(client.name, after=after, limit=limit)
-    more = found[-1].id if len(found) == limit else None
-    return JobList(jobs=[answered(job) for job in found], after=more)
+    found = service.jobs.find(client.name, after=after, limit=limit + 1)
+    shown = found[:limit]
+    more = shown[-1].id if len(found) > limit else None
+    return JobList(jobs=[answered(job) for job in shown], after=more)
 
 
 @router.get("/jobs/{id}")
@@ -147,7 +149,8 @@ def job(service: Open, job: Found) -> JobAnswer:
 async def events(service: Open, job: Found) -> AsyncGenerator[ServerSentEvent]:
     """The job whenever it has changed, as server-sent events, until it has ended."""
     async for now in service.watch.follow(job.id):
-        yield ServerSentEvent(event="job", data=answered(now))
+        ahead = await asyncio.to_thread(service.jobs.ahead, now) if now.state == "queued" else None
+        yield ServerSentEvent(event="job", data=answered(now, ahead))
 
 
 @router.post("/jobs/{id}/cancel")

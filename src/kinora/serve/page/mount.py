@@ -20,6 +20,7 @@ HERE: Final = Path(__file__).parent
 def mount(app: FastAPI, service: Service) -> None:
     """Put the page at / of an application, behind all other routes that it has by now."""
     app.state.photos = Photos(service.settings.data / "uploads")
+    service.tidied.append(app.state.photos.sweep)
     app.include_router(router)
     cast(Any, gr).mount_gradio_app(
         app,

@@ -34,7 +34,7 @@ class Photos:
 
     def keep(self, client: Client, photo: bytes) -> str:
         """A name to take it by, which holds for some minutes. Raises Busy when there's no room."""
-        self._sweep(_shelf(client))
+        self._make_room(_shelf(client))
         name = secrets.token_hex(16)
         self.files.write(f"{_shelf(client)}/{name}", photo)
         return name
@@ -51,13 +51,17 @@ class Photos:
         self.files.path(place).unlink(missing_ok=True)
         return photo
 
-    def _sweep(self, shelf: str) -> None:
-        """Let go of what is old, and of a client's where it sent many."""
-        old = time.time() - STAY
+    def _make_room(self, shelf: str) -> None:
+        """Let go of a client's oldest, where it sent many."""
         with suppress(FileNotFoundError):  # somebody else took one just now
             own = sorted(self.files.path(shelf).glob("*"), key=lambda p: p.stat().st_mtime)
             for path in own[: 1 - WAITING]:
                 path.unlink()
+
+    def sweep(self) -> None:
+        """Let go of what is old."""
+        old = time.time() - STAY
+        with suppress(FileNotFoundError):
             for path in self.files.path(".").glob("*/*"):
                 if path.stat().st_mtime < old:
                     path.unlink()
