@@ -116,23 +116,22 @@ class Reader:
     """One process that opens files, one after the other; a new one where it didn't survive one."""
 
     def __init__(self) -> None:
-        self.process = self._started()
+        self.process: subprocess.Popen[bytes] | None = None
         self.opened = 0
 
     def ask(self, question: dict[str, object], data: bytes, seconds: float) -> Any:  # noqa: ANN401
         """Raises Invalid."""
-        if self.opened >= LIFE or self.process.poll() is not None:
-            self._renew()
+        process = self._alive()
         self.opened += 1
         begun = time.monotonic()
-        limit = threading.Timer(seconds, self.process.kill)
+        limit = threading.Timer(seconds, process.kill)
         limit.start()
         try:
-            answer = self._exchange(json.dumps(question).encode() + b"\n" + data)
+            answer = _exchange(process, json.dumps(question).encode() + b"\n" + data)
         finally:
             limit.cancel()
         if not answer:
-            self._renew()
+            self.stop()
             late = time.monotonic() - begun >= seconds
             why = "takes too long to decode" if late else "can't be decoded"
             raise Invalid(f"the file {why}")
@@ -142,30 +141,34 @@ class Reader:
         return told["done"]
 
     def stop(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            self.process = None
 
-    def _exchange(self, question: bytes) -> bytes:
-        """A line of the process; nothing when it is gone."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        try:
-            self.process.stdin.write(question)
-            self.process.stdin.flush()
-            return self.process.stdout.readline()
-        except BrokenPipeError:
-            return b""
+    def _alive(self) -> subprocess.Popen[bytes]:
+        """The process, which is started when there is something to open."""
+        if self.process is not None and (self.opened >= LIFE or self.process.poll() is not None):
+            self.stop()
+        if self.process is None:
+            self.opened = 0
+            self.process = subprocess.Popen(
+                COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={name: os.environ[name] for name in SHARED if name in os.environ},
+                start_new_session=True,  # a Ctrl-C is for the service, which ends it
+            )
+        return self.process
 
-    def _renew(self) -> None:
-        self.stop()
-        self.process = self._started()
-        self.opened = 0
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            COMMAND,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={name: os.environ[name] for name in SHARED if name in os.environ},
-            start_new_session=True,  # a Ctrl-C is for the service, which ends it
-        )
+def _exchange(process: subprocess.Popen[bytes], question: bytes) -> bytes:
+    """A line of a process; nothing when it is gone."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(question)
+        process.stdin.flush()
+        return process.stdout.readline()
+    except BrokenPipeError:
+        return b""

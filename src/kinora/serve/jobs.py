@@ -241,6 +241,8 @@ class Jobs:
         return job
 
     def _check_room(self, c: sa.Connection, client: str, queue: int, per_client: int) -> None:
+        if c.dialect.name == "postgresql":  # one asks at a time, as on SQLite all who write do
+            c.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext("kinora_jobs"))))
         waiting = sa.select(sa.func.count()).where(jobs.c.state == "queued")
         if (c.scalar(waiting) or 0) >= queue:
             raise Full(f"{queue} jobs wait already. Try again later")

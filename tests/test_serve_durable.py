@@ -1,0 +1,416 @@
+"""What holds of jobs whatever dies, is locked, full or away: on SQLite and on PostgreSQL."""
+
+import errno
+import multiprocessing
+import os
+import secrets
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import pytest
+import sqlalchemy as sa
+
+from kinora.clip import Clip
+from kinora.serve.database import workers
+from kinora.serve.errors import Busy, Full, Superseded
+from kinora.serve.heart import SILENCE, living
+from kinora.serve.job import Job, Order, folder_of
+from kinora.serve.service import Service
+from kinora.serve.settings import Settings
+from kinora.serve.work import Work
+from tests import stub_worker
+from tests.postgres import Postgres, installed, postgres
+from tests.serving import PATIENCE, picture
+
+PHOTO = picture()
+T = TypeVar("T")
+forking = multiprocessing.get_context("forkserver")
+forking.set_forkserver_preload(["tests.stub_worker", "kinora.serve.worker"])
+
+
+class Worker(NamedTuple):
+    """A worker process, and the other end of its standard input."""
+
+    process: multiprocessing.process.BaseProcess
+    stdin: Connection
+
+    def signal(self, number: int) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join(PATIENCE)
+        self.stdin.close()
+
+
+class House:
+    """A service without its doors, and workers in processes of their own."""
+
+    def __init__(self, folder: Path, database: str | None, log: Path) -> None:
+        self.settings = Settings(data=folder, model="tiny", database=database)
+        self.service = Service(self.settings)
+        self.engine = self.service.engine
+        self.jobs = self.service.jobs
+        self.files = self.service.files
+        self.log = log
+        self.workers: list[Worker] = []
+
+    def worker(self, step_seconds: float = 0.01, *, count: int = 1) -> Worker:
+        """The last of so many that are started, all of which are ready."""
+        before = self.executors()
+        database = self.settings.database
+        rest = [str(step_seconds)] + ([] if database is None else [database])
+        for _ in range(count):
+            ours, theirs = forking.Pipe()
+            told = (theirs, self.log, str(self.settings.data), *rest)
+            process = forking.Process(target=stub_worker.forked, args=told)
+            process.start()
+            theirs.close()
+            self.workers.append(Worker(process, ours))
+        until(lambda: len(self.executors() - before) == count)
+        return self.workers[-1]
+
+    def executors(self) -> set[str]:
+        """Of workers that have come and have not left, nor been found dead."""
+        with self.engine.connect() as c:
+            return set(c.scalars(sa.select(workers.c.executor)))
+
+    def submit(
+        self,
+        seed: int = 1,
+        *,
+        steps: int = 2,
+        client: str = "alice",
+        key: str | None = None,
+        queue: int = 100,
+        per_client: int = 100,
+    ) -> Job:
+        order = Order(
+            id=secrets.token_hex(32),
+            client=client,
+            door="own",
+            model="tiny",
+            asked={"seed": seed, "steps": steps, "frames": 2},
+            notes={},
+            keep=3600,
+            key=key,
+            digest="the same",
+        )
+        self.files.write(f"{folder_of(order.id)}/photo", PHOTO)
+        put = self.service.queue.put
+        return self.jobs.submit(order, put, queue=queue, per_client=per_client)[0]
+
+    def reached(self, job: Job, what: Callable[[Job], bool]) -> Job:
+        """The job as soon as it is so far."""
+        return until(lambda: now if what(now := self.jobs.get(job.id)) else None)
+
+    def ended(self, job: Job) -> Job:
+        return self.reached(job, lambda now: now.ended)
+
+    def replayed(self, job: Job) -> int:
+        """Steps that the worker that ended it did not make anew; the clip must be there."""
+        assert job.state == "succeeded", job.error
+        assert job.result is not None
+        frames = Clip.open(self.files.path(f"{job.folder}/clip.mp4")).frames
+        assert abs(frames.astype(int) - job.asked["seed"]).max() <= 5
+        until(lambda: not self.files.path(f"{job.folder}/state").exists())
+        return job.result["recipe"]["replayed"]
+
+    def close(self) -> None:
+        for worker in self.workers:
+            if worker.process.is_alive():
+                worker.kill()
+        if self.engine.dialect.name == "sqlite":
+            with self.engine.connect() as c:
+                assert c.scalar(sa.text("PRAGMA integrity_check")) == "ok"
+        self.service.close()
+        self.service.queue.client.destroy()
+        self.engine.dispose()
+
+
+def until(look: Callable[[], T | None]) -> T:
+    """What is found as soon as there is something."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise TimeoutError("it did not happen")
+
+
+@pytest.fixture(scope="session")
+def server() -> Generator[Postgres]:
+    if not installed():
+        pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
+    with postgres() as started:
+        yield started
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[House]:
+    database = None
+    if request.param == "postgresql":
+        database = request.getfixturevalue("server").create()
+    made = House(tmp_path / "data", database, tmp_path / "log")
+    yield made
+    made.close()
+
+
+def test_a_job_whose_worker_died_goes_on_where_it_was(house: House) -> None:
+    first = house.worker(0.2)
+    job = house.submit(steps=8)
+    house.reached(job, lambda now: now.step >= 4)
+    killed = time.monotonic()
+    first.kill()
+    draft = house.files.path(f"{job.folder}/.half-written")
+    draft.touch()
+    house.worker(0.2)
+    house.reached(job, lambda now: now.deaths == 1)
+    assert time.monotonic() - killed < 3 * SILENCE  # 7 s where the machine has nothing else to do
+    assert house.replayed(house.ended(job)) >= 3
+    until(lambda: not draft.exists())
+
+
+def test_a_job_that_two_workers_died_of_has_failed_and_the_third_lives(house: House) -> None:
+    house.worker(count=3)
+    job = house.ended(house.submit(stub_worker.FATAL_SEED))
+    assert (job.state, job.deaths) == ("failed", 2)
+    assert job.error is not None
+    assert job.error["code"] == "worker_died"
+    assert house.replayed(house.ended(house.submit(2))) == 0
+
+
+def test_a_worker_taken_for_dead_can_not_end_a_job_twice(house: House) -> None:
+    first = house.worker(0.2)
+    job = house.submit(steps=8)
+    house.reached(job, lambda now: now.step >= 2)
+    first.signal(signal.SIGSTOP)
+    second = house.worker(0.2)
+    done = house.ended(job)
+    clip = house.files.read(f"{job.folder}/clip.mp4")
+    assert house.replayed(done) >= 1
+    first.signal(signal.SIGCONT)
+    until(lambda: living(house.engine) == {"tiny": 2})
+    second.kill()
+    after = house.ended(house.submit(2))  # made by the one that was stopped: it can work on
+    assert after.executor not in (None, done.executor)
+    assert house.jobs.get(job.id) == done
+    assert house.files.read(f"{job.folder}/clip.mp4") == clip
+    assert not house.files.path(f"{job.folder}/state").exists()
+
+
+def test_a_result_that_comes_too_late_is_refused_and_takes_nothing_away(house: House) -> None:
+    job = house.submit(steps=4)
+    late, next_one = (
+        Work(stub_worker.Stub(0.0), house.jobs, house.files, executor)
+        for executor in ("late", "next")
+    )
+    for work in (late, next_one):
+        assert work.begin(job.id)
+        assert work.encode(job.id) == 4
+        assert work.sample(job.id, 4)
+    kept = f"{job.folder}/state/answers-0.safetensors"
+    assert house.files.exists(kept)
+    with pytest.raises(Superseded):
+        late.decode(job.id)
+    assert house.jobs.get(job.id).state == "running"
+    assert house.files.exists(kept)
+    assert next_one.decode(job.id)
+    assert house.replayed(house.jobs.get(job.id)) == 4
+    for work in (late, next_one):
+        work.close()
+
+
+def test_a_worker_that_leaves_gives_its_job_back(house: House) -> None:
+    told = house.worker(0.2)
+    job = house.submit(steps=12)
+    house.reached(job, lambda now: now.step >= 2)
+    told.signal(signal.SIGTERM)
+    told.process.join(PATIENCE)
+    assert told.process.exitcode == 0
+    assert house.jobs.get(job.id).state == "queued"
+
+    orphan = house.worker(0.2)
+    house.reached(job, lambda now: now.step >= 6)
+    orphan.stdin.close()  # as it is when the parent is gone
+    orphan.process.join(PATIENCE)
+    assert orphan.process.exitcode == 0
+
+    house.worker()
+    done = house.ended(job)
+    assert house.replayed(done) >= 4
+    assert done.deaths == 0
+
+
+def test_a_job_that_was_given_to_a_worker_which_had_left_is_not_lost(house: House) -> None:
+    job = house.submit()
+    queue = in_queue(house)
+    with house.engine.begin() as c:
+        c.execute(queue.update().values(status="PENDING", executor_id="gone"))
+    house.worker()
+    assert house.replayed(house.ended(job)) == 0
+
+
+def test_a_running_job_is_cancelled_within_a_step(house: House) -> None:
+    house.worker(0.2)
+    job = house.submit(steps=100)
+    house.reached(job, lambda now: now.step >= 1)
+    before = house.jobs.cancel(job.id)
+    done = house.ended(job)
+    assert done.state == "cancelled"
+    assert done.step <= before.step + 2  # one was in the making, and one may not be told of yet
+    assert not house.files.exists(f"{job.folder}/clip.mp4")
+    assert house.replayed(house.ended(house.submit(2))) == 0
+
+
+def test_workers_share_the_jobs_and_each_is_done_once(house: House) -> None:
+    submitted = [house.submit(seed, steps=3) for seed in range(10, 22)]
+    house.worker(0.1, count=2)
+    done = [house.ended(job) for job in submitted]
+    assert [house.replayed(job) for job in done] == [0] * 12
+    assert all(job.deaths == 0 for job in done)
+    assert len({job.executor for job in done}) == 2
+
+
+def test_who_asks_for_one_clip_does_not_wait_for_all_of_somebody_elses(house: House) -> None:
+    many = [house.submit(seed, steps=1, client="alice") for seed in range(20)]
+    one = house.submit(30, steps=1, client="bob")
+    house.worker()
+    started = [house.ended(job).started or 0.0 for job in many]
+    before = sum(at < (house.ended(one).started or 0.0) for at in started)
+    assert before <= 1
+    assert started == sorted(started)
+
+
+def test_a_full_queue_takes_nothing(house: House) -> None:
+    for seed in range(3):
+        house.submit(seed, client="alice")
+    for limits in ({"queue": 3}, {"per_client": 3}):
+        with pytest.raises(Full):
+            house.submit(client="alice", **limits)
+    house.submit(client="bob", per_client=3)
+    assert house.jobs.counts() == {"queued": 4}
+    assert count(house) == 4
+
+
+def test_one_key_gives_one_job_however_many_ask_at_a_time(house: House) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        found = list(pool.map(lambda _: house.submit(key="mine").id, range(20)))
+    assert len(set(found)) == 1
+    assert house.jobs.counts() == {"queued": 1}
+    assert count(house) == 1
+    assert house.submit(key="mine", client="bob").id != found[0]
+
+
+def in_queue(house: House) -> sa.TableClause:
+    """What DBOS knows of jobs."""
+    schema = None if house.engine.dialect.name == "sqlite" else "dbos"
+    return sa.table("workflow_status", sa.column("status"), sa.column("executor_id"), schema=schema)
+
+
+def count(house: House) -> int:
+    with house.engine.connect() as c:
+        return c.scalar(sa.select(sa.func.count()).select_from(in_queue(house))) or 0
+
+
+@contextmanager
+def locked(house: House) -> Generator[None]:
+    """Somebody else has the database to themselves."""
+    if house.engine.dialect.name == "sqlite":
+        other = sqlite3.connect(house.settings.data / "kinora.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.close()
+    else:
+        with house.engine.begin() as c:
+            c.execute(sa.text("LOCK TABLE kinora_jobs, kinora_workers"))
+            yield
+
+
+def test_a_locked_database_is_told_of_and_nobody_is_taken_for_dead(house: House) -> None:
+    house.worker(0.2, count=2)
+    job = house.submit(steps=8)
+    house.reached(job, lambda now: now.step >= 2)
+    start = time.monotonic()
+    with locked(house):
+        for _ in range(2):
+            with pytest.raises(Busy, match="locked"):
+                house.submit(2)
+    assert time.monotonic() - start > 9.5  # longer than workers may be silent
+    done = house.ended(job)
+    house.replayed(done)
+    assert done.deaths == 0
+    assert house.replayed(house.ended(house.submit(3))) == 0
+    assert house.jobs.counts() == {"succeeded": 2}
+
+
+def test_a_worker_outlives_its_database_server(server: Postgres, tmp_path: Path) -> None:
+    house = House(tmp_path / "data", server.create(), tmp_path / "log")
+    worker = house.worker(0.2)
+    job = house.submit(steps=12)
+    house.reached(job, lambda now: now.step >= 2)
+    server.kill()
+    with pytest.raises(Busy, match="reached"):
+        house.submit(2)
+    server.start()
+    done = house.ended(job)
+    house.replayed(done)
+    assert done.deaths == 0
+    assert house.replayed(house.ended(house.submit(3))) == 0
+    assert worker.process.is_alive()
+    house.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Generator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk can't be mounted here")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_is_told_of_and_corrupts_nothing(small_disk: Path, tmp_path: Path) -> None:
+    house = House(small_disk / "data", None, tmp_path / "log")
+    house.worker(0.2)
+    job = house.submit(steps=12)
+    house.reached(job, lambda now: now.step >= 2)
+    filling = small_disk / "filling"
+    fill(filling)
+    with pytest.raises(Busy, match="full"):
+        house.submit(2)
+    time.sleep(2)  # steps are made and can't be kept
+    filling.unlink()
+    done = house.ended(job)
+    if done.state == "failed":
+        assert done.error is not None
+        assert "full" in done.error["message"]
+    else:
+        house.replayed(done)
+    assert house.replayed(house.ended(house.submit(3))) == 0
+    assert not list(small_disk.rglob("files/**/.*"))
+    house.close()
+
+
+def fill(file: Path) -> None:
+    """Take all room that there is."""
+
+    def write(size: int) -> None:
+        while True:
+            filling.write(bytes(size))
+
+    with file.open("wb", buffering=0) as filling:
+        for size in (1 << 16, 1):
+            with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+                write(size)
