@@ -21,7 +21,7 @@ from kinora.serve.run import Hurried
 from kinora.serve.service import Service
 from kinora.serve.settings import Limits, Settings
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which what has not happened won't."""
 
 

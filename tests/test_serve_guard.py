@@ -396,13 +396,14 @@ def test_a_file_that_takes_too_long_is_refused_by_itself(inspector: Inspector) -
 
 
 def test_readers_that_are_gone_come_back(inspector: Inspector) -> None:
-    for _ in range(2):
+    for _ in range(2):  # they take turns
         inspector.photo(picture())
+    for _ in range(2):
         reader = inspector.photos.free.get()
+        inspector.photos.free.put(reader)
         assert reader.process is not None
         reader.process.kill()
         reader.process.wait()
-        inspector.photos.free.put(reader)
     assert inspector.photo(picture()).format == "PNG"
 
 

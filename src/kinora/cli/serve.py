@@ -162,7 +162,9 @@ def worker(
     compiled: options.Compile = False,
     variant: options.Variant = None,
     memory: options.Memory = None,
-    attached: Annotated[bool, typer.Option("--attached", hidden=True)] = False,
+    attached: Annotated[
+        bool, typer.Option("--attached", hidden=True, help="Leave when standard input ends.")
+    ] = False,
 ) -> None:
     """Make the clips that a service is asked for, on this machine or another one.
 
