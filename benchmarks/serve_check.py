@@ -28,10 +28,10 @@ DONE = ("SUCCESS", "ERROR", "CANCELLED")
 def check(told: Settings, tally: Tally) -> dict[str, Any]:
     """Counts, and under "faults" all that is not as it should be."""
     faults: list[str] = []
-    engine = open_database(told.database_url, patience=10)
-    with engine.connect() as c:
+    database = open_database(told.database_url, patience=10)
+    with database.read() as c:
         rows = {row.id: row for row in c.execute(table.select())}
-        schema = None if engine.dialect.name == "sqlite" else "dbos"
+        schema = None if c.dialect.name == "sqlite" else "dbos"
         queue = sa.table("workflow_status", sa.column("status"), schema=schema)
         left = c.scalar(
             sa.select(sa.func.count()).select_from(queue).where(queue.c.status.not_in(DONE))

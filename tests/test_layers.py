@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("request", "models", "diffusion", "media", "synthetic"),
     ("weights", "clip", "noise"),
     ("runtime",),
-    ("events",),
+    ("events", "steps"),
     ("pipeline",),
     ("loading",),
     ("train", "compat", "serve", "curate", "evaluate"),

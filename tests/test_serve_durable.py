@@ -19,6 +19,7 @@ import pytest
 import sqlalchemy as sa
 
 from kinora.clip import Clip
+from kinora.serve.assignments import Assignments
 from kinora.serve.database import workers
 from kinora.serve.errors import Busy, Full, Superseded
 from kinora.serve.heart import SILENCE, living
@@ -26,6 +27,7 @@ from kinora.serve.job import Job, Order, folder_of
 from kinora.serve.service import Service
 from kinora.serve.settings import Settings
 from kinora.serve.work import Work
+from kinora.serve.worker import FAREWELL
 from tests import stub_worker
 from tests.postgres import Postgres, installed, postgres
 from tests.serving import PATIENCE, picture
@@ -58,7 +60,7 @@ class House:
     def __init__(self, folder: Path, database: str | None, log: Path) -> None:
         self.settings = Settings(data=folder, model="tiny", database=database)
         self.service = Service(self.settings)
-        self.engine = self.service.engine
+        self.engine = self.service.database.engine
         self.jobs = self.service.jobs
         self.files = self.service.files
         self.log = log
@@ -133,8 +135,6 @@ class House:
             with self.engine.connect() as c:
                 assert c.scalar(sa.text("PRAGMA integrity_check")) == "ok"
         self.service.close()
-        self.service.queue.client.destroy()
-        self.engine.dispose()
 
 
 def until(look: Callable[[], T | None]) -> T:
@@ -199,7 +199,7 @@ def test_a_worker_taken_for_dead_can_not_end_a_job_twice(house: House) -> None:
     clip = house.files.read(f"{job.folder}/clip.mp4")
     assert house.replayed(done) >= 1
     first.signal(signal.SIGCONT)
-    until(lambda: living(house.engine) == {"tiny": 2})
+    until(lambda: living(house.service.database) == {"tiny": 2})
     second.kill()
     after = house.ended(house.submit(2))  # made by the one that was stopped: it can work on
     assert after.executor not in (None, done.executor)
@@ -211,7 +211,7 @@ def test_a_worker_taken_for_dead_can_not_end_a_job_twice(house: House) -> None:
 def test_a_result_that_comes_too_late_is_refused_and_takes_nothing_away(house: House) -> None:
     job = house.submit(steps=4)
     late, next_one = (
-        Work(stub_worker.Stub(0.0), house.jobs, house.files, executor)
+        Work(stub_worker.Stub(0.0), Assignments(house.service.database, executor), house.files)
         for executor in ("late", "next")
     )
     for work in (late, next_one):
@@ -334,6 +334,18 @@ def locked(house: House) -> Generator[None]:
         with house.engine.begin() as c:
             c.execute(sa.text("LOCK TABLE kinora_jobs, kinora_workers"))
             yield
+
+
+def test_a_worker_that_is_to_leave_does_not_wait_for_a_locked_database(house: House) -> None:
+    told = house.worker(0.2)
+    job = house.submit(steps=12)
+    house.reached(job, lambda now: now.step >= 4)
+    with locked(house):
+        told.signal(signal.SIGTERM)
+        told.process.join(FAREWELL + SILENCE)
+        assert told.process.exitcode == 1
+    house.worker()
+    assert house.replayed(house.ended(job)) >= 2
 
 
 def test_a_locked_database_is_told_of_and_nobody_is_taken_for_dead(house: House) -> None:

@@ -22,6 +22,7 @@ from kinora.config import TINY
 from kinora.errors import RequestError
 from kinora.pipeline import Pipeline
 from kinora.serve.access import ANYONE
+from kinora.serve.assignments import Assignments
 from kinora.serve.database import jobs as table
 from kinora.serve.delivery import deliver
 from kinora.serve.errors import Busy, Missing, Superseded
@@ -67,7 +68,7 @@ def worker(service: Service, pipe: Pipeline) -> Generator[Callable[[], Work]]:
     made: list[Work] = []
 
     def another() -> Work:
-        made.append(Work(pipe, service.jobs, service.files, secrets.token_hex(4)))
+        made.append(Work(pipe, Assignments(service.database, secrets.token_hex(4)), service.files))
         return made[-1]
 
     yield another
@@ -299,7 +300,7 @@ async def gathered(answer: Response, scope: dict[str, Any]) -> tuple[int, bytes]
 
 
 def age(service: Service, id: str, **values: object) -> None:
-    with service.engine.begin() as c:
+    with service.database.engine.begin() as c:
         c.execute(sa.update(table).where(table.c.id == id).values(**values))
 
 

@@ -5,16 +5,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kinora.amounts import parse_bytes
 from kinora.cli import options
-from kinora.cli.check import (
-    PRECISIONS,
-    QUANTISATIONS,
-    VARIANTS,
-    check_choice,
-    check_device,
-    check_model,
-)
+from kinora.cli.chosen import Chosen
 from kinora.cli.display import on_terminal
 from kinora.cli.job import Job, Printing
 from kinora.cli.place import find_photos, place_clips
@@ -93,16 +85,19 @@ def animate(
         "decode_chunk": decode_chunk,
     }
     asked = Request(image=None, **parse_fields(texts))
-    check_device(device)
-    check_choice("dtype", dtype, PRECISIONS)
-    check_choice("vae_dtype", vae_dtype, PRECISIONS)
-    check_choice("quantize", quantize, QUANTISATIONS)
-    check_choice("variant", variant, VARIANTS)
-    limit = None if memory is None else parse_bytes("memory", memory)
+    chosen = Chosen(
+        model=model,
+        device=device,
+        dtype=dtype,
+        vae_dtype=vae_dtype,
+        quantize=quantize,
+        compiled=compiled,
+        variant=variant,
+        memory=memory,
+    )
     count = parse_count("seeds", seeds, 10_000)
     file_quality = parse_count("video_quality", video_quality, 10)
     printing = Printing(json, on_terminal() and not quiet, quiet, file_quality, yes)
-    check_model(model)
     jobs = plan(asked, find_photos(photos), count, output, overwrite=yes)
     check_photos(asked, [job.photo for job in jobs[::count]], model)
     if printing.bars:
@@ -110,20 +105,9 @@ def animate(
     else:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with out_of_memory(LESS_MEMORY):
-        from kinora import loading
         from kinora.cli.making import make_clips
 
-        loaded = loading.load(
-            model,
-            device=device,
-            dtype=dtype,
-            vae_dtype=vae_dtype,
-            quantize=quantize,
-            compiled=compiled,
-            variant=variant,
-            memory=limit,
-            wait=False,
-        )
+        loaded = chosen.load(wait=False)
         if compiled and not quiet:
             remark("Compiling: the first step at each size takes minutes, once")
         make_clips(loaded, jobs, printing)

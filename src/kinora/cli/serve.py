@@ -11,15 +11,8 @@ import typer
 
 from kinora.amounts import parse_bytes
 from kinora.cli import options
-from kinora.cli.check import (
-    PRECISIONS,
-    QUANTISATIONS,
-    VARIANTS,
-    check_choice,
-    check_device,
-    check_folder,
-    check_model,
-)
+from kinora.cli.check import check_folder
+from kinora.cli.chosen import Chosen
 from kinora.cli.say import remark, result
 from kinora.cli.session import out_of_memory
 from kinora.errors import RequestError
@@ -108,15 +101,17 @@ def serve(
     kinora serve --model svd-xt --data /srv/kinora
     kinora serve --host 0.0.0.0 --tokens tokens.jsonl
     """
-    given = {
-        "device": device,
-        "dtype": dtype,
-        "vae-dtype": vae_dtype,
-        "quantize": quantize,
-        "variant": variant,
-        "memory": memory,
-    }
-    _check(model, data, given)
+    chosen = Chosen(
+        model=model,
+        device=device,
+        dtype=dtype,
+        vae_dtype=vae_dtype,
+        quantize=quantize,
+        compiled=compiled,
+        variant=variant,
+        memory=memory,
+    )
+    check_folder(data)
     number = 0 if port == "0" else parse_count("port", port, 65535)
     days = parse_number("keep_days", keep_days)
     if not 0 < days <= 36500:
@@ -132,11 +127,8 @@ def serve(
         settings = Settings(
             data=data, model=model, database=database, storage=storage, limits=limits
         )
-        command = [sys.executable, "-m", "kinora", "worker", "--attached"]
-        command += ["--model", model, "--data", str(data)]
-        for name, value in given.items():
-            command += [] if value is None else [f"--{name}", value]
-        command += ["--compile"] if compiled else []
+        command = [sys.executable, "-m", "kinora", "worker", "--attached", "--data", str(data)]
+        command += chosen.arguments()
         # Not as arguments: everybody on the machine could read the password there.
         environment = {"KINORA_DATABASE": database, "KINORA_STORAGE": storage}
         run_service(
@@ -171,38 +163,25 @@ def worker(
     \b
     kinora worker --model svd-xt --database postgresql://… --storage s3://…
     """
-    given = {
-        "device": device,
-        "dtype": dtype,
-        "vae-dtype": vae_dtype,
-        "quantize": quantize,
-        "variant": variant,
-        "memory": memory,
-    }
-    _check(model, data, given)
-    limit = None if memory is None else parse_bytes("memory", memory)
+    chosen = Chosen(
+        model=model,
+        device=device,
+        dtype=dtype,
+        vae_dtype=vae_dtype,
+        quantize=quantize,
+        compiled=compiled,
+        variant=variant,
+        memory=memory,
+    )
+    check_folder(data)
     with _extra(), out_of_memory("choose a smaller --model, or --dtype float16"):
-        from kinora.loading import load
-        from kinora.pipeline import Pipeline
         from kinora.serve.logs import start_logs
         from kinora.serve.settings import Settings
         from kinora.serve.worker import run_worker
 
-        def loaded() -> Pipeline:
-            return load(
-                model,
-                device=device,
-                dtype=dtype,
-                vae_dtype=vae_dtype,
-                quantize=quantize,
-                compiled=compiled,
-                variant=variant,
-                memory=limit,
-            )
-
         start_logs()
         settings = Settings(data=data, model=model, database=database, storage=storage)
-        run_worker(settings, loaded, attached=attached)
+        run_worker(settings, chosen.load, attached=attached)
 
 
 def token(
@@ -233,19 +212,6 @@ def token(
             line["requests"] = parse_count("requests", requests, 1_000_000)
         remark(f"The token of {name}, which is kept nowhere: {made}")
         result(jsonlib.dumps(line))
-
-
-def _check(model: str, data: Path, given: dict[str, str | None]) -> None:
-    """Find what is wrong before anything heavy is imported."""
-    check_model(model)
-    check_folder(data)
-    check_device(given["device"])
-    check_choice("dtype", given["dtype"], PRECISIONS)
-    check_choice("vae_dtype", given["vae-dtype"], PRECISIONS)
-    check_choice("quantize", given["quantize"], QUANTISATIONS)
-    check_choice("variant", given["variant"], VARIANTS)
-    if given["memory"] is not None:
-        parse_bytes("memory", given["memory"])
 
 
 @contextmanager

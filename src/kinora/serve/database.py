@@ -1,14 +1,17 @@
 """The database: SQLite on one machine, PostgreSQL for several; tables beside those of DBOS."""
 
 import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import sqlalchemy as sa
 from dbos import DBOS
 from sqlalchemy import event, exc
 
 from kinora.errors import RequestError
+from kinora.serve.errors import Busy
 
-__all__ = ["clock", "jobs", "open_database", "workers"]
+__all__ = ["Database", "jobs", "open_database", "workers"]
 
 metadata = sa.MetaData()
 
@@ -57,8 +60,42 @@ workers = sa.Table(
 )
 
 
-def open_database(url: str, *, patience: float) -> sa.Engine:
-    """A pool of connections to a database whose tables are there, made where they weren't.
+class Database:
+    """A pool of connections, and the ways in which they are used.
+
+    Everything raises Busy where the database is locked, full or away.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self.now = _clock(engine)
+        """The database's own clock, in seconds since 1970: machines' clocks differ."""
+
+    @contextmanager
+    def begin(self) -> Generator[sa.Connection]:
+        """A transaction."""
+        with _reachable(), self.engine.begin() as c:
+            if self.engine.dialect.name == "sqlite":  # before reading what is to be changed
+                c.exec_driver_sql("BEGIN IMMEDIATE")
+            yield c
+
+    @contextmanager
+    def read(self) -> Generator[sa.Connection]:
+        """For statements that change nothing."""
+        with _reachable(), self.engine.connect() as c:
+            yield c
+
+    def lock(self, c: sa.Connection, name: str) -> None:
+        """Have one transaction at a time beyond this point, as on SQLite all that write are."""
+        if self.engine.dialect.name == "postgresql":
+            c.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(name))))
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_database(url: str, *, patience: float) -> Database:
+    """A database whose tables are there, made where they weren't.
 
     url: "sqlite:///PATH", or "postgresql://USER:PASSWORD@HOST/NAME".
     patience: seconds for which a statement waits where another process holds a lock.
@@ -78,17 +115,16 @@ def open_database(url: str, *, patience: float) -> sa.Engine:
         where = where.set(drivername="postgresql+psycopg")
     try:
         DBOS.migrate(where.render_as_string(hide_password=False))
-        engine = (_sqlite if kind == "sqlite" else _postgresql)(where, patience)
-        with engine.begin() as c:
-            if kind == "postgresql":  # two that start at a time would both create the tables
-                c.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext("kinora"))))
-            else:
-                c.exec_driver_sql("BEGIN IMMEDIATE")
+        database = Database((_sqlite if kind == "sqlite" else _postgresql)(where, patience))
+        with database.begin() as c:
+            database.lock(c, "kinora")  # two that start at a time would both create the tables
             metadata.create_all(c)
-    except exc.DBAPIError as error:
+    except (exc.DBAPIError, Busy) as error:
+        cause = error.__cause__ if isinstance(error, Busy) else error
+        reason = getattr(cause, "orig", None) or cause
         name = where.host or where.database
-        raise RequestError(f"database {name}: can't be used ({error.orig})") from error
-    return engine
+        raise RequestError(f"database {name}: can't be used ({reason})") from error
+    return database
 
 
 def _sqlite(url: sa.URL, patience: float) -> sa.Engine:
@@ -119,8 +155,17 @@ def _postgresql(url: sa.URL, patience: float) -> sa.Engine:
     )
 
 
-def clock(engine: sa.Engine) -> sa.ColumnElement[float]:
-    """The database's own clock, in seconds since 1970: machines' clocks differ."""
+def _clock(engine: sa.Engine) -> sa.ColumnElement[float]:
     if engine.dialect.name == "sqlite":
         return (sa.func.julianday("now", type_=sa.Double) - 2440587.5) * 86400.0
     return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+
+
+@contextmanager
+def _reachable() -> Generator[None]:
+    try:
+        yield
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        raise Busy(
+            "the database is locked, full or can't be reached. Try again in a moment"
+        ) from error

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence, Set
 import sqlalchemy as sa
 import structlog
 
-from kinora.serve.database import clock, workers
+from kinora.serve.database import Database, workers
 
 __all__ = ["SILENCE", "Heart", "living"]
 
@@ -27,7 +27,7 @@ class Heart:
 
     def __init__(
         self,
-        engine: sa.Engine,
+        database: Database,
         executor: str,
         model: str,
         bury: Callable[[Sequence[str]], object],
@@ -38,11 +38,10 @@ class Heart:
         holders: workers that jobs were given to. One that never beats any more, as it took its
         last job while it left, is as dead as one that fell silent.
         """
-        self.engine = engine
+        self.database = database
         self.mine = {"executor": executor, "model": model}
         self.bury = bury
         self.holders = holders
-        self.now = clock(engine)
         self.last = 0.0
         self.regular = 0
         """Beats in a row that were on time. One who was away can't tell who else was."""
@@ -63,11 +62,11 @@ class Heart:
     def beat(self) -> None:
         # Asked before who is there: whoever has a job has beaten before that.
         holders = self.holders() if self._may_tell else frozenset[str]()
-        with self.engine.begin() as c:
+        with self.database.begin() as c:
             mine = workers.update().where(workers.c.executor == self.mine["executor"])
-            if not c.execute(mine.values(beat=self.now)).rowcount:
-                c.execute(workers.insert().values(self.mine | {"beat": self.now}))
-            now: float = c.scalar(sa.select(self.now)) or 0.0
+            if not c.execute(mine.values(beat=self.database.now)).rowcount:
+                c.execute(workers.insert().values(self.mine | {"beat": self.database.now}))
+            now: float = c.scalar(sa.select(self.database.now)) or 0.0
             self.regular = self.regular + 1 if now - self.last < 2 * BEAT else 0
             self.last = now
             beats = dict(c.execute(sa.select(workers.c.executor, workers.c.beat)).all())
@@ -76,7 +75,7 @@ class Heart:
         if dead:
             log.warning("workers_lost", executors=dead)
             self.bury(dead)
-            with self.engine.begin() as c:
+            with self.database.begin() as c:
                 c.execute(workers.delete().where(workers.c.executor.in_(dead)))
 
     @property
@@ -84,13 +83,13 @@ class Heart:
         return self.regular > SILENCE / BEAT
 
     def leave(self) -> None:
-        with self.engine.begin() as c:
+        with self.database.begin() as c:
             c.execute(workers.delete().where(workers.c.executor == self.mine["executor"]))
 
 
-def living(engine: sa.Engine) -> dict[str, int]:
-    """How many workers there are of each model."""
+def living(database: Database) -> dict[str, int]:
+    """How many workers there are of each model. Raises Busy."""
     query = sa.select(workers.c.model, sa.func.count()).group_by(workers.c.model)
-    with engine.connect() as c:
-        alive = query.where(workers.c.beat >= clock(engine) - SILENCE)
+    with database.read() as c:
+        alive = query.where(workers.c.beat >= database.now - SILENCE)
         return dict(c.execute(alive).all())

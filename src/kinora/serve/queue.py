@@ -5,6 +5,7 @@ from typing import Final
 import sqlalchemy as sa
 from dbos import DBOSClient
 
+from kinora.serve.database import Database
 from kinora.serve.job import Job
 
 __all__ = ["APPLICATION", "VERSION", "WORKFLOW", "Queue", "queue_of"]
@@ -23,9 +24,9 @@ def queue_of(model: str) -> str:
 class Queue:
     """The side from which jobs are put into the queue."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, database: Database) -> None:
         self.client = DBOSClient(
-            system_database_engine=engine,
+            system_database_engine=database.engine,
             application_name=APPLICATION,
             retry_connection_errors=False,
         )
@@ -47,3 +48,6 @@ class Queue:
     def forget(self, id: str) -> None:
         """What the queue knows of a job that has ended."""
         self.client.delete_workflow(id)
+
+    def close(self) -> None:
+        self.client.destroy()

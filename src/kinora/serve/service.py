@@ -10,7 +10,6 @@ from dataclasses import fields
 from typing import Any, Final
 
 import structlog
-from sqlalchemy.exc import OperationalError
 
 from kinora.config import known_config
 from kinora.errors import RequestError
@@ -55,9 +54,9 @@ class Service:
             raise RequestError(f"{settings.data}: can't be made: {error.strerror}") from error
         self.settings = settings
         self.limits = settings.limits
-        self.engine = open_database(settings.database_url, patience=PATIENCE)
-        self.queue = Queue(self.engine)
-        self.jobs = Jobs(self.engine)
+        self.database = open_database(settings.database_url, patience=PATIENCE)
+        self.queue = Queue(self.database)
+        self.jobs = Jobs(self.database)
         self.files = Files(settings.storage_url)
         self.inspector = Inspector(settings.limits.pixels)
         self.watch = Watch(self.jobs.several)
@@ -88,12 +87,13 @@ class Service:
         Raises what is a kind of Refused; then nothing is kept.
         """
         name = self._model(model)
-        values = self._checked(name, asked)
+        request = self._checked(asked)
+        values = {field: value for field, value in asked.items() if value is not None}
         digest = hashlib.sha256(photo + json.dumps([name, values], sort_keys=True).encode())
         seen = self.inspector.photo(photo)
         if kinds and seen.format not in kinds:
             raise Invalid(f"the photo is {seen.format}; it must be {' or '.join(kinds)}")
-        cautions = self._check_plan(name, values, (seen.width, seen.height))
+        cautions = self._cautions(name, request, (seen.width, seen.height))
         order = Order(
             id=secrets.token_hex(32),
             client=client.name,
@@ -170,11 +170,7 @@ class Service:
 
     def models(self) -> dict[str, int]:
         """The models that can be asked for, and how many workers run each. Raises Busy."""
-        try:
-            alive = living(self.engine)
-        except OperationalError as error:
-            raise Busy("the database is locked or can't be reached") from error
-        return {self.settings.model_name: 0, **alive}
+        return {self.settings.model_name: 0, **living(self.database)}
 
     def check(self) -> None:
         """Whether jobs can be taken. Raises Busy when they can't."""
@@ -198,7 +194,8 @@ class Service:
 
     def close(self) -> None:
         self.inspector.close()
-        self.engine.dispose()
+        self.queue.close()
+        self.database.close()
 
     def _forget(self, id: str) -> None:
         try:
@@ -217,14 +214,13 @@ class Service:
             raise Invalid(f"model {name!r}: not here. There are {', '.join(there)}")
         return name
 
-    def _checked(self, model: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """What is asked for, as JSON. Raises Invalid or TooLarge."""
+    def _checked(self, asked: Mapping[str, Any]) -> Request:
+        """What is asked for, without its photo. Raises Invalid or TooLarge."""
         unknown = ", ".join(sorted(set(asked) - set(FIELDS)))
         if unknown:
             raise Invalid(f"{unknown}: no such field. There are {', '.join(FIELDS)}")
-        values = {name: value for name, value in asked.items() if value is not None}
         try:
-            request = request_of(values)
+            request = request_of(asked)
         except RequestError as error:
             raise Invalid(str(error)) from None
         for name, value, most in (
@@ -234,16 +230,16 @@ class Service:
         ):
             if value is not None and value > most:
                 raise TooLarge(f"{name} {value}: at most {most} here")
-        return values
+        return request
 
-    def _check_plan(
-        self, model: str, values: Mapping[str, Any], size: tuple[int, int]
-    ) -> list[str]:
-        """What the client should hear of a request, where the model is known. Raises Invalid."""
+    def _cautions(self, model: str, request: Request, size: tuple[int, int]) -> list[str]:
+        """What the client should hear of a request, where the model is known.
+
+        size: of the photo. Raises Invalid for what the model can't do.
+        """
         config = known_config(model)
         if config is None:
             return []
-        request = request_of(values)
         try:
             request.resolved(config, size)
         except RequestError as error:

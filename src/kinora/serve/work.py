@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Event as Flag
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import structlog
@@ -18,12 +18,13 @@ from kinora.events import Decoded, Done, Encoded, Event, Sampled
 from kinora.media.picture import MAX_PIXELS
 from kinora.request import Request
 from kinora.runtime import Journal
+from kinora.serve.assignments import Assignments
 from kinora.serve.errors import Busy, Missing, Superseded
 from kinora.serve.files import Files
 from kinora.serve.inspecting import Inspector
 from kinora.serve.job import Job, State, folder_of, request_of
-from kinora.serve.jobs import Jobs
 from kinora.serve.journal import FileJournal
+from kinora.serve.patience import patiently
 from kinora.serve.stills import jpeg, sheet, small
 from kinora.types import Latents
 
@@ -33,8 +34,6 @@ LOOK = 0.1
 """Seconds between two notes of how far a job is, at least."""
 SHARE = 0.1
 """Of the time that previews may take."""
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -82,11 +81,10 @@ class Work:
     Between the pieces, all that is needed to go on lies in files and in the job's row.
     """
 
-    def __init__(self, maker: Maker, jobs: Jobs, files: Files, executor: str) -> None:
+    def __init__(self, maker: Maker, jobs: Assignments, files: Files) -> None:
         self.maker = maker
         self.jobs = jobs
         self.files = files
-        self.executor = executor
         self.inspector = Inspector(MAX_PIXELS, readers=1)
         self.making: Making | None = None
         self.leaving = Flag()
@@ -98,7 +96,7 @@ class Work:
         if self.making is not None:  # another worker has that by now
             self.making.events.close()
             self.making = None
-        job = patiently(lambda: self.jobs.begin(id, self.executor))
+        job = patiently(lambda: self.jobs.begin(id))
         if job is None:  # whoever ended it may have died before this
             self._clear(folder_of(id))
             return False
@@ -129,7 +127,7 @@ class Work:
         """
         with suppress(Superseded):
             reason = told(error)
-            patiently(lambda: self.jobs.end(id, self.executor, "failed", error=reason))
+            patiently(lambda: self.jobs.end(id, "failed", error=reason))
             log.error("job_given_up", job=id, reason=str(error))
 
     def _stay(self) -> None:
@@ -146,15 +144,12 @@ class Work:
 
         Raises Cancelled, or Superseded.
         """
-        while True:
-            try:
-                change()
-                return
-            except Busy as busy:
-                log.warning("storage_waited_for", job=making.job.id, reason=str(busy))
-                time.sleep(1)
-                self._stay()
-                self._tell(making)
+
+        def meanwhile() -> None:
+            self._stay()
+            self._tell(making)
+
+        patiently(change, meanwhile=meanwhile)
 
     def _advance(self, id: str, reached: Callable[[Event], bool]) -> int:
         making = self.making
@@ -205,7 +200,7 @@ class Work:
             return
         making.looked = now
         with suppress(Busy):  # how far it has come is told again at the next step
-            if not self.jobs.tell(making.job.id, self.executor, previews=making.previews, **values):
+            if not self.jobs.tell(making.job.id, previews=making.previews, **values):
                 raise Cancelled
 
     def _preview(self, making: Making, denoised: Latents) -> None:
@@ -245,7 +240,7 @@ class Work:
         job, self.making = making.job, None
         making.events.close()
         size = self.files.bytes_of(job.folder) - self.files.bytes_of(_state(job.folder))
-        patiently(lambda: self.jobs.end(job.id, self.executor, state, bytes=size, **values))
+        patiently(lambda: self.jobs.end(job.id, state, bytes=size, **values))
         self._clear(job.folder)
         log.info("job_ended", job=job.id, state=state)
 
@@ -257,15 +252,6 @@ class Work:
 def _state(folder: str) -> str:
     """Where a job's journal lies."""
     return f"{folder}/state"
-
-
-def patiently(change: Callable[[], T]) -> T:
-    """Make a change that must be made, however long the database is away."""
-    while True:
-        try:
-            return change()
-        except Busy:
-            time.sleep(1)
 
 
 def told(error: Exception) -> dict[str, str]:

@@ -5,27 +5,26 @@ import os
 import signal
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Final
 
-import sqlalchemy as sa
 import structlog
 from dbos import DBOS, DBOSConfig
 from sqlalchemy.exc import OperationalError
 
-from kinora.serve.database import open_database
+from kinora.serve.assignments import Assignments
+from kinora.serve.database import Database, open_database
 from kinora.serve.errors import Busy
 from kinora.serve.files import Files
 from kinora.serve.heart import Heart
-from kinora.serve.jobs import Jobs
+from kinora.serve.patience import patiently
 from kinora.serve.queue import APPLICATION, VERSION, WORKFLOW, queue_of
 from kinora.serve.settings import Settings
 from kinora.serve.work import Maker, Work
 
-__all__ = ["run_worker"]
+__all__ = ["FAREWELL", "run_worker"]
 
 PARTS: Final = 8
 """Of sampling, each of which lasts once it is done."""
@@ -33,6 +32,8 @@ POLL: Final = 0.1
 """Seconds between two looks at the queue."""
 PATIENCE: Final = 30.0
 """Seconds that a statement waits for the database's lock."""
+FAREWELL: Final = 8.0
+"""Seconds for leaving in good order: less than whoever told it to leave waits."""
 
 log = structlog.get_logger()
 
@@ -53,29 +54,41 @@ def run_worker(settings: Settings, load: Callable[[], Maker], *, attached: bool 
         signal.signal(number, leave)
     if attached:
         threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
-    engine = open_database(settings.database_url, patience=PATIENCE)
-    jobs = Jobs(engine)
-    work = Work(load(), jobs, Files(settings.storage_url), executor)
+    database = open_database(settings.database_url, patience=PATIENCE)
+    work = Work(load(), Assignments(database, executor), Files(settings.storage_url))
 
-    _configure(engine, settings, executor)
-    heart = Heart(engine, executor, settings.model_name, requeue, holders)
+    _configure(database, settings, executor)
+    heart = Heart(database, executor, settings.model_name, requeue, holders)
     _launch(work, settings)
     heart.start()
     log.info("worker_ready", model=settings.model_name, executor=executor)
 
     stop.wait()
     work.leaving.set()
-    heart.leave()
+    _bound_farewell(executor)
+    patiently(heart.leave)
     _put_back(work)  # last of all, as DBOS goes on taking jobs
     log.info("worker_left", executor=executor)
     os._exit(0)  # a thread of its is in the midst of a job that isn't its own any more
 
 
-def _configure(engine: sa.Engine, settings: Settings, executor: str) -> None:
+def _bound_farewell(executor: str) -> None:
+    """Who can't leave in good order, as the database is away, is taken for dead before long."""
+
+    def vanish() -> None:
+        log.warning("worker_vanished", executor=executor)
+        os._exit(1)
+
+    limit = threading.Timer(FAREWELL, vanish)
+    limit.daemon = True
+    limit.start()
+
+
+def _configure(database: Database, settings: Settings, executor: str) -> None:
     config: DBOSConfig = {
         "name": APPLICATION,
         "system_database_url": settings.database_url,
-        "system_database_engine": engine,
+        "system_database_engine": database.engine,
         "executor_id": executor,
         "application_version": VERSION,
         "use_listen_notify": False,
@@ -126,14 +139,12 @@ def _make(work: Work, id: str) -> None:
 
 def _put_back(work: Work) -> None:
     """Give this worker's job back to the queue, for whichever worker is the next one."""
-    while True:
-        try:
-            work.jobs.give_back(work.executor)
-            requeue([work.executor])
-            return
-        except (Busy, OperationalError, RuntimeError) as error:
-            log.warning("not_given_back_yet", reason=str(error))
-            time.sleep(1)
+
+    def back() -> None:
+        work.jobs.give_back()
+        requeue([work.jobs.executor])
+
+    patiently(back, errors=(Busy, OperationalError, RuntimeError))
 
 
 def requeue(executors: Sequence[str]) -> None:

@@ -1,0 +1,182 @@
+"""A loaded model at work: encode, sample, decode."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from kinora.diffusion import ALWAYS, SAMPLERS, SCHEDULES, STOCHASTIC, Noise, guided
+from kinora.pixels import quantise
+from kinora.runtime import (
+    Journal,
+    PreparedUNet,
+    Recorded,
+    Remembered,
+    Residency,
+    Reusing,
+    compile_blocks,
+    decode,
+    free_memory,
+)
+from kinora.types import Condition, Frames, Images, Latents, Network, PerClip, Step
+from kinora.weights import Networks
+
+__all__ = ["Steps"]
+
+
+class Steps:
+    """Networks that hold their weights when they work, and the steps from photos to frames."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        unet: PreparedUNet | None = None,
+        *,
+        memory: int | None = None,
+        quantize: str | None = None,
+        compiled: bool = False,
+    ) -> None:
+        """unet: the network prepared to run, where its weights stay as they are.
+
+        memory: bytes that may be held; what is free when left out.
+        quantize: how the networks' source quantises weights, if it does.
+        compiled: whether blocks are compiled, and steps recorded where that is possible.
+        """
+        self.networks = networks
+        self.quantize = quantize
+        self.compiled = compiled
+        self.config = networks.config
+        self.unet, self.vae = unet or networks.unet, networks.vae
+        self.image_encoder = networks.image_encoder
+        self.fingerprint = networks.fingerprint
+        self.residency = Residency(networks, self.unet, limit=memory, compiled=compiled)
+        if compiled and isinstance(self.unet, PreparedUNet):
+            compile_blocks(self.unet, self.device)
+
+    def fill(self, *, wait: bool = True) -> None:
+        """Load what isn't, if all networks fit together; else each comes when it works.
+
+        wait: until all is loaded; otherwise the first networks may work meanwhile.
+        Raises CheckpointError when weights turn out to be damaged.
+        """
+        if self.residency.total <= 0.9 * self.residency.budget:
+            self.residency.fill(wait=wait)
+
+    @property
+    def device(self) -> torch.device:
+        return self.residency.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.conv_in.weight.dtype
+
+    @torch.no_grad()
+    def encode(
+        self,
+        images: Images,
+        *,
+        fps: PerClip,
+        motion: PerClip,
+        noise_aug: PerClip,
+        pixel_noise: Images,
+        context: Float[Tensor, "b 1 d"] | None = None,
+    ) -> Condition:
+        """What the UNet is told of each photo.
+
+        images: fitted, in [-1, 1]; the image encoder sees them as they are, the VAE with
+        noise_aug · pixel_noise added, in fp32.
+        fps: as the viewer sees them; the model is told one less.
+        context: the image encoder's embedding, where it is to be of other pictures than `images`.
+        """
+        images = images.to(self.device)
+        noise_aug = noise_aug.to(self.device)
+        noisy = images + noise_aug[:, None, None, None] * pixel_noise.to(self.device)
+        with self.residency.hold("vae"):
+            moments = torch.cat([self.vae.encode(image) for image in torch.split(noisy, 1)])
+        if context is None:
+            with self.residency.hold("image_encoder"):
+                embedding = self.image_encoder(images)
+        else:
+            embedding = context
+        return Condition(
+            image=moments.chunk(2, dim=1)[0][:, None],
+            context=embedding,
+            vector=torch.stack([fps.to(self.device) - 1, motion.to(self.device), noise_aug], dim=1),
+        )
+
+    def sample(
+        self,
+        condition: Condition,
+        noise: Latents,
+        *,
+        steps: int,
+        guidance: Float[Tensor, "b t"],
+        interval: tuple[float, float] = ALWAYS,
+        guidance_every: int = 1,
+        inner_every: int = 1,
+        sampler: str = "euler",
+        schedule: str = "karras",
+        fresh: Noise | None = None,
+        apart: bool = False,
+        journal: Journal | None = None,
+    ) -> Iterator[Step]:
+        """Walk from unit normal noise to clean latents; the last step's `x` is the result.
+
+        noise: fp32. guidance: the scale of each frame. interval: noise levels with guidance.
+        guidance_every, inner_every: calls after which guidance and the network's inner blocks are
+            computed anew.
+        fresh: where a sampler that adds noise on the way takes it from; torch's own generator
+            when left out.
+        apart: compute the halves of guidance one after the other, in half the memory.
+        journal: gives the network's first answers, where it has them, and keeps the others.
+        """
+        config, noise = self.config, noise.to(self.device)
+        condition = Condition(*(part.to(self.device) for part in condition))
+        levels = SCHEDULES[schedule](steps, config.sigma_min, config.sigma_max, config.rho)
+        x = noise * (1 + levels[0] ** 2) ** 0.5
+        network = self._network(inner_every)
+        if journal is not None and inner_every == 1:  # inner features aren't kept: start anew then
+            network = Remembered(network, journal)
+        scale = guidance.to(self.device)
+        denoise = guided(network, condition, scale, interval, guidance_every, apart)
+        with self.residency.hold("unet"):
+            if sampler in SAMPLERS:
+                yield from SAMPLERS[sampler](denoise, x, levels)
+            else:
+                fresh = fresh or partial(torch.randn_like, noise)
+                yield from STOCHASTIC[sampler](denoise, x, levels, fresh)
+
+    def _network(self, inner_every: int) -> Network:
+        """The UNet as one clip uses it."""
+        if inner_every == 1 and not self.compiled:
+            return self.unet
+        unet = self.unet if isinstance(self.unet, PreparedUNet) else PreparedUNet(self.unet)
+        recording = self.compiled and self.device.type == "cuda" and not self.residency.streaming
+        network = Recorded(unet) if recording else unet
+        return network if inner_every == 1 else Reusing(network, inner_every)
+
+    def decode(
+        self, latents: Latents, chunk: int | None = None, *, keep: int | None = None
+    ) -> Iterator[Frames]:
+        """Frames of every clip, `chunk` at a time, fp32 and not clamped.
+
+        The whole clip at once is the definition of right, and takes little more memory than its
+        frames' features do. In chunks the frames at the borders don't see each other, and the
+        norms along time see less: pixels change, as they do in other libraries.
+        keep: bytes of intermediate results that may be held rather than computed twice; a quarter
+            of what is free when left out.
+        """
+        frames = latents.shape[1]
+        spare = free_memory(self.device) // 4 if keep is None else keep
+        with self.residency.hold("vae"):
+            for start in range(0, frames, chunk or frames):
+                part = latents[:, start : start + (chunk or frames)] / self.config.vae.scale
+                yield decode(self.vae, part, keep=spare).float()
+
+    def preview(self, denoised: Latents, frame: int = -1) -> UInt8[np.ndarray, "b height width 3"]:
+        """One frame of each clip of a clean estimate, decoded by itself, quickly."""
+        alone = denoised[:, frame].unsqueeze(1)
+        return quantise(next(self.decode(alone)))[:, 0]
