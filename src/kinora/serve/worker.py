@@ -28,7 +28,7 @@ __all__ = ["FAREWELL", "run_worker"]
 
 PARTS: Final = 8
 """Of sampling, each of which lasts once it is done."""
-POLL: Final = 0.1
+POLL: Final = 0.2
 """Seconds between two looks at the queue."""
 PATIENCE: Final = 30.0
 """Seconds that a statement waits for the database's lock."""
