@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import sqlalchemy as sa
 
 __all__ = ["Postgres", "installed", "postgres"]
 
@@ -52,11 +53,30 @@ class Postgres:
             process.kill()
         psutil.wait_procs(family)
 
-    def create(self) -> str:
-        """The URL of a new, empty database."""
+    def create(self, tables: Path | None = None) -> str:
+        """The URL of a new, empty database.
+
+        tables: a new folder that its tables are to lie in, rather than with the server's data.
+        """
         name = next(self.names)
-        self._run("createdb", "-h", str(self.folder), "-U", "kinora", name)
+        if tables is None:
+            self._ask(f"CREATE DATABASE {name}")
+        else:
+            tables.mkdir()
+            if os.geteuid() == 0:
+                subprocess.run(["chown", f"{USER}:", str(tables)], check=True)
+            self._ask(f"CREATE TABLESPACE of_{name} LOCATION '{tables}'")
+            self._ask(f"CREATE DATABASE {name} TABLESPACE of_{name}")
         return f"postgresql://kinora@/{name}?host={self.folder}"
+
+    def drop(self, url: str) -> None:
+        """Let go of a database whose tables lie elsewhere."""
+        name = sa.make_url(url).database
+        self._ask(f"DROP DATABASE {name} WITH (FORCE)")
+        self._ask(f"DROP TABLESPACE of_{name}")
+
+    def _ask(self, statement: str) -> None:
+        self._run("psql", "-h", str(self.folder), "-U", "kinora", "-d", "postgres", "-c", statement)
 
     def _run(self, program: str, *arguments: str) -> None:
         path = next(PACKAGE.glob(f"*/bin/{program}"))
