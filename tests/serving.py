@@ -17,7 +17,7 @@ from PIL import Image
 
 from kinora.serve.access import Access
 from kinora.serve.app import create_app
-from kinora.serve.run import Hurried
+from kinora.serve.connection import Hurried
 from kinora.serve.service import Service
 from kinora.serve.settings import Limits, Settings
 

@@ -1,21 +1,19 @@
 """The process that answers requests, with a worker beside it."""
 
-import asyncio
 import os
 import resource
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
-import h11
 import structlog
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from kinora.errors import RequestError
 from kinora.serve.access import Access, is_loopback
 from kinora.serve.app import create_app
+from kinora.serve.connection import Hurried
 from kinora.serve.logs import start_logs
 from kinora.serve.service import Service
 from kinora.serve.settings import Settings
@@ -26,37 +24,8 @@ __all__ = ["run_service"]
 MOST_FILES: Final = 65_536
 OWN_FILES: Final = 200
 """For the database, the storage and the readers."""
-HEAD_SECONDS: Final = 15.0
-"""Until the head of a request has to be there."""
 
 log = structlog.get_logger()
-
-
-class Hurried(H11Protocol):
-    """Closes connections whose requests don't get beyond their heads; uvicorn would wait."""
-
-    deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:  # noqa: ANN401 (uvicorn's own type)
-        super().connection_made(transport)
-        self._hurry()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._hurry()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self.deadline is not None:
-            self.deadline.cancel()
-
-    def _hurry(self) -> None:
-        waiting = self.conn.their_state is h11.IDLE
-        if waiting and self.deadline is None:
-            self.deadline = self.loop.call_later(HEAD_SECONDS, self.transport.close)
-        elif not waiting and self.deadline is not None:
-            self.deadline.cancel()
-            self.deadline = None
 
 
 def run_service(
