@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from kinora.clip import Clip
+from kinora.config import SVD
+from kinora.serve.doors.own import model_answered
 from tests.serving import ended, picture, running, submitted
 from tests.stub_worker import BROKEN_SEED
 
@@ -186,12 +188,43 @@ def test_what_is_no_photo_is_refused(client: httpx.Client, photo: bytes) -> None
     assert "photo" in answer.json()["error"]["message"]
 
 
+def test_what_is_no_field_is_refused_by_name(client: httpx.Client) -> None:
+    answer = client.post("/api/v1/jobs", files={"photo": picture()}, data={"motoin": "60"})
+    assert answer.status_code == 422
+    assert "motoin" in answer.json()["error"]["message"]
+    answer = client.post("/api/v1/jobs", json={"photo": "here"})
+    assert answer.status_code == 422
+    assert "multipart" in answer.json()["error"]["message"]
+
+
+def test_the_document_tells_what_is_refused_and_how(client: httpx.Client) -> None:
+    paths = client.get("/api/openapi.json").json()["paths"]
+    forms = {"/api/": "OwnRefusal", "/v2beta/": "StabilityRefusal", "/v1/": "OpenAIRefusal"}
+    for path, operations in paths.items():
+        form = next((form for prefix, form in forms.items() if path.startswith(prefix)), None)
+        for operation in operations.values() if form else ():
+            (told,) = operation["responses"]["422"]["content"].values()
+            assert told["schema"]["$ref"].endswith(f"/{form}")
+            assert operation["security"]
+    assert paths["/v1/videos"]["post"]["requestBody"]["content"].keys() == {
+        "multipart/form-data",
+        "application/json",
+    }
+
+
+def test_models_tell_what_they_make(client: httpx.Client) -> None:
+    (unknown,) = client.get("/api/v1/models").json()
+    assert unknown.items() >= {"name": "tiny", "size": None}.items()
+    known = model_answered("svd", 2)
+    assert (known.workers, known.size, known.steps) == (2, (SVD.width, SVD.height), SVD.steps)
+
+
 def test_a_photo_with_too_many_pixels_is_refused_by_its_header(client: httpx.Client) -> None:
     file = io.BytesIO()
-    Image.new("1", (9000, 6500)).save(file, "PNG")
+    Image.new("1", (9000, 7500)).save(file, "PNG")
     answer = client.post("/api/v1/jobs", files={"photo": file.getvalue()})
     assert answer.status_code == 413
-    assert "9000x6500" in answer.json()["error"]["message"]
+    assert "9000x7500" in answer.json()["error"]["message"]
 
 
 def test_health_and_metrics(client: httpx.Client, done: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from kinora.serve.job import Job, Order, folder_of
 from kinora.serve.service import Service
 from kinora.serve.settings import Settings
 from kinora.serve.work import Work
-from kinora.serve.worker import FAREWELL
+from kinora.serve.worker import FAREWELL, VANISHED
 from tests import stub_worker
 from tests.postgres import Postgres, installed, postgres
 from tests.serving import PATIENCE, picture
@@ -344,7 +344,7 @@ def test_a_worker_that_is_to_leave_does_not_wait_for_a_locked_database(house: Ho
     with locked(house):
         told.signal(signal.SIGTERM)
         told.process.join(FAREWELL + SILENCE)
-        assert told.process.exitcode == 1
+        assert told.process.exitcode == VANISHED
     house.worker()
     assert house.replayed(house.ended(job)) >= 2
 

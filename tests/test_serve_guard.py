@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -369,6 +370,26 @@ def test_a_taken_port_is_told(tmp_path: Path) -> None:
             run_service(
                 Settings(data=tmp_path), Access({}, 1), host="127.0.0.1", port=port, worker=None
             )
+
+
+@pytest.mark.parametrize("host", ["10.99.98.97", "no.such.host.invalid"])
+def test_an_address_of_elsewhere_is_told(tmp_path: Path, host: str) -> None:
+    access = Access({hashed(ALICE): Client(name="alice")}, 1)
+    with pytest.raises(RequestError, match="--host"):
+        run_service(Settings(data=tmp_path), access, host=host, port=0, worker=None)
+
+
+def test_a_worker_that_can_not_work_ends_the_service(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import sys; sys.exit('out of ideas')"]
+    settings, access = Settings(data=tmp_path), Access({}, 1)
+    with pytest.raises(RequestError, match="said above"):
+        run_service(settings, access, host="127.0.0.1", port=0, worker=command, page=False)
+
+
+def test_what_the_page_looks_like_is_not_counted(closed_client: httpx.Client) -> None:
+    headers = {"authorization": f"Bearer {SLOW}"}
+    paths = ["/assets/index.js", "/static/x.woff2", "/theme.css"] * 4
+    assert {closed_client.get(path, headers=headers).status_code for path in paths} == {404}
 
 
 # Files from anywhere.

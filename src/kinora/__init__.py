@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         OccupiedError,
         OutputError,
         RequestError,
+        TooLargeError,
     )
     from kinora.events import Decoded, Done, Encoded, Event, Planned, Sampled
     from kinora.loading import load
@@ -54,6 +55,7 @@ __all__ = [
     "Request",
     "RequestError",
     "Sampled",
+    "TooLargeError",
     "load",
 ]
 
@@ -69,6 +71,7 @@ _HOMES = {
         "OccupiedError",
         "OutputError",
         "RequestError",
+        "TooLargeError",
     ),
     "events": ("Decoded", "Done", "Encoded", "Event", "Planned", "Sampled"),
     "loading": ("load",),

@@ -13,6 +13,7 @@ __all__ = [
     "OccupiedError",
     "OutputError",
     "RequestError",
+    "TooLargeError",
 ]
 
 
@@ -26,6 +27,10 @@ class RequestError(KinoraError, ValueError):
 
 class MediaError(KinoraError):
     """A photo or video can't be read."""
+
+
+class TooLargeError(MediaError):
+    """A photo has more pixels or bytes than are read."""
 
 
 class OutputError(KinoraError):

@@ -174,12 +174,20 @@ def worker(
         memory=memory,
     )
     check_folder(data)
+    if database is None and not data.exists():
+        raise RequestError(
+            f"{data}: no such folder. Name the service's own as --data, or the --database that "
+            "it shares"
+        )
     with _extra(), out_of_memory("choose a smaller --model, or --dtype float16"):
+        import dbos
+        import huggingface_hub.utils
+
         from kinora.serve.logs import start_logs
         from kinora.serve.settings import Settings
         from kinora.serve.worker import run_worker
 
-        start_logs()
+        start_logs(dbos, huggingface_hub.utils)
         settings = Settings(data=data, model=model, database=database, storage=storage)
         run_worker(settings, chosen.load, attached=attached)
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from kinora.errors import MediaError, RequestError
+from kinora.errors import MediaError, RequestError, TooLargeError
 from kinora.media.picture import check_pixels, header, quiet
 from kinora.media.rgb import to_rgb
 
@@ -38,7 +38,7 @@ def load_photo(source: Photo) -> Image.Image:
         check_pixels(source, name)
         return _decoded(lambda: source, name)
     if isinstance(source, bytes):
-        name, data = "the photo's bytes", source
+        name, data = "the photo", source
         _check_bytes(len(data), name)
     else:
         path = Path(source)
@@ -104,9 +104,9 @@ def _read(path: Path) -> bytes:
 
 def _check_bytes(count: int, name: str) -> None:
     if count == 0:
-        raise MediaError(f"{name}: empty, it holds no picture. Fetch or export it again")
+        raise TooLargeError(f"{name}: empty, it holds no picture. Fetch or export it again")
     if count > MAX_BYTES:
-        raise MediaError(
+        raise TooLargeError(
             f"{name}: {count / 2**20:.0f} MiB; photos of at most {MAX_BYTES // 2**20} MiB are "
             "read. Scale it down first"
         )

@@ -10,7 +10,7 @@ from typing import Final
 
 from PIL import Image, UnidentifiedImageError
 
-from kinora.errors import MediaError
+from kinora.errors import MediaError, TooLargeError
 
 __all__ = ["FORMATS", "MAX_PIXELS", "check_pixels", "header", "quiet"]
 
@@ -69,8 +69,8 @@ def check_pixels(image: Image.Image, name: str) -> None:
         raise _too_large(name, f"{image.width}x{image.height} pixels")
 
 
-def _too_large(name: str, size: str) -> MediaError:
-    return MediaError(
+def _too_large(name: str, size: str) -> TooLargeError:
+    return TooLargeError(
         f"{name}: {size}; at most {MAX_PIXELS // 10**6} million are read. Scale it down first"
     )
 

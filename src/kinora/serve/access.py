@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 
+LIMITS: Final = ("requests", "jobs")
+"""That a client may have of its own."""
 SHORTEST: Final = 16
 """Characters of a token."""
 MINUTE: Final = 60.0
@@ -155,9 +157,11 @@ def read_clients(file: Path) -> dict[str, Client]:
     Raises RequestError.
     """
     clients: dict[str, Client] = {}
+    if not file.is_file():
+        raise RequestError(f"{file}: no such file. `kinora token NAME >> {file}` makes one")
     try:
         for line in filter(str.strip, file.read_text().splitlines()):
-            mark, client = _client(**json.loads(line))
+            mark, client = _client(dict(json.loads(line)))
             clients[mark] = client
         if not clients:
             raise ValueError("there is none")
@@ -179,17 +183,20 @@ def check_name(name: str) -> None:
         )
 
 
-def _client(
-    *, name: str, sha256: str, requests: int | None = None, jobs: int | None = None
-) -> tuple[str, Client]:
-    """Raises ValueError, TypeError or RequestError."""
-    check_name(name)
-    if not re.fullmatch("[0-9a-f]{64}", sha256):
-        raise ValueError(f"{sha256!r} is no SHA-256")
-    for value in (requests, jobs):
+def _client(line: Mapping[str, Any]) -> tuple[str, Client]:
+    """Raises ValueError or RequestError."""
+    needed = {"name", "sha256"}
+    if not needed <= line.keys() <= needed | set(LIMITS):
+        raise ValueError(f"each has name and sha256, and may have {' and '.join(LIMITS)}")
+    name, mark = line["name"], line["sha256"]
+    check_name(str(name))
+    if not re.fullmatch("[0-9a-f]{64}", str(mark)):
+        raise ValueError(f"{mark!r} is no SHA-256")
+    limits: dict[str, int | None] = {limit: line.get(limit) for limit in LIMITS}
+    for value in limits.values():
         if value is not None and (type(value) is not int or value < 1):
             raise ValueError(f"{value!r} must be a whole number from 1")
-    return sha256, Client(name=name, requests=requests, jobs=jobs)
+    return mark, Client(name=name, **limits)
 
 
 def new_token() -> str:

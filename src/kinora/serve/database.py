@@ -122,7 +122,7 @@ def open_database(url: str, *, patience: float) -> Database:
     except (exc.DBAPIError, Busy) as error:
         cause = error.__cause__ if isinstance(error, Busy) else error
         reason = getattr(cause, "orig", None) or cause
-        name = where.host or where.database
+        name = "/".join(filter(None, (where.host, where.database)))
         raise RequestError(f"database {name}: can't be used ({reason})") from error
     return database
 

@@ -1,5 +1,7 @@
 """What a service refuses, in words for its clients."""
 
+from collections.abc import Mapping
+
 from kinora.errors import KinoraError
 
 __all__ = [
@@ -10,6 +12,7 @@ __all__ = [
     "Full",
     "Invalid",
     "Missing",
+    "OutOfRange",
     "Refused",
     "Slow",
     "Superseded",
@@ -28,12 +31,14 @@ class Refused(KinoraError):
     """For programs."""
     retry_after: int | None = None
     """Seconds after which it may be tried again."""
+    headers: Mapping[str, str] = {}
+    """Of the answer, besides."""
 
 
 class Unknown(Refused):
     """The token is missing, or nobody's."""
 
-    status, code = 401, "unauthorized"
+    status, code, headers = 401, "unauthorized", {"www-authenticate": "Bearer"}
 
 
 class Foreign(Refused):
@@ -64,6 +69,16 @@ class TooLarge(Refused):
     """More bytes, pixels or frames than this service takes."""
 
     status, code = 413, "too_large"
+
+
+class OutOfRange(Refused):
+    """The part of a file that is asked for begins beyond its end."""
+
+    status, code = 416, "out_of_range"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the file has {size} bytes: the range begins beyond its end")
+        self.headers = {"content-range": f"bytes */{size}"}
 
 
 class Invalid(Refused):

@@ -22,6 +22,8 @@ __all__ = ["COOKIE", "Guard"]
 COOKIE: Final = "kinora_token"
 FREE: Final = ("/healthz", "/readyz", "/login")
 """Paths for which nobody is asked who they are."""
+STATIC: Final = ("/assets/", "/static/", "/theme.css", "/favicon.ico")
+"""What the page's looks consist of: it isn't counted, as one page asks for dozens of them."""
 READING: Final = ("GET", "HEAD")
 METHODS: Final = (*READING, "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
 LONGEST: Final = 200
@@ -105,7 +107,8 @@ class Guard:
                 self.access.count(visit.peer)
         else:
             visit.client = self._client(visit, bearer or _cookie(headers))
-            self.access.count(visit.client.name, visit.client.requests)
+            if not (visit.method in READING and path.startswith(STATIC)):
+                self.access.count(visit.client.name, visit.client.requests)
         visit.scope.setdefault("state", {}).update(client=visit.client, id=visit.id)
 
     def _client(self, visit: "Visit", token: str | None) -> Client:

@@ -92,7 +92,7 @@ class Readers:
     def ask(
         self, question: dict[str, object], data: bytes = b"", seconds: float | None = None
     ) -> Any:  # noqa: ANN401 (JSON)
-        """Raises Invalid or Busy."""
+        """Raises Invalid, TooLarge or Busy."""
         limit = SECONDS if seconds is None else seconds
         if not self.places.acquire(blocking=False):
             raise Busy("too many files are being looked at. Try again in a moment")
@@ -120,7 +120,7 @@ class Reader:
         self.opened = 0
 
     def ask(self, question: dict[str, object], data: bytes, seconds: float) -> Any:  # noqa: ANN401
-        """Raises Invalid."""
+        """Raises Invalid or TooLarge."""
         process = self._alive()
         self.opened += 1
         begun = time.monotonic()
@@ -136,6 +136,8 @@ class Reader:
             why = "takes too long to decode" if late else "can't be decoded"
             raise Invalid(f"the file {why}")
         told = json.loads(answer)
+        if "too_large" in told:
+            raise TooLarge(str(told["too_large"]))
         if "wrong" in told:
             raise Invalid(str(told["wrong"]))
         return told["done"]

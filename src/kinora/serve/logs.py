@@ -2,14 +2,18 @@
 
 import logging
 import sys
+from types import ModuleType
 
 import structlog
 
 __all__ = ["start_logs"]
 
 
-def start_logs() -> None:
-    """Write events to stderr from now on. No header and no body of a request is ever logged."""
+def start_logs(*libraries: ModuleType) -> None:
+    """Write events to stderr from now on. No header and no body of a request is ever logged.
+
+    libraries: those that bring handlers of their own.
+    """
     terminal = sys.stderr.isatty()
     structlog.configure(
         processors=[
@@ -25,8 +29,9 @@ def start_logs() -> None:
     logging.disable(logging.NOTSET)
     logging.captureWarnings(True)
     logging.basicConfig(level=logging.WARNING, handlers=[_Bridge()], force=True)
-    dbos = logging.getLogger("dbos")
-    dbos.handlers, dbos.propagate = [_Bridge()], False  # or it would bring a handler of its own
+    for module in libraries:
+        library = logging.getLogger(module.__name__.partition(".")[0])
+        library.handlers, library.propagate = [_Bridge()], False
 
 
 class _Bridge(logging.Handler):

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final
 import psutil
 
 from kinora.clip import Clip
-from kinora.errors import KinoraError
+from kinora.errors import KinoraError, TooLargeError
 from kinora.media import load_photo
 from kinora.media.picture import header, quiet
 
@@ -84,6 +84,8 @@ def answer(question: dict[str, Any], asked: BinaryIO) -> dict[str, object]:
         values = [*values, asked.read(size)]
     try:
         return {"done": TASKS[question["task"]](*values)}
+    except TooLargeError as error:
+        return {"too_large": str(error)}
     except KinoraError as error:
         return {"wrong": str(error)}
     except MemoryError:

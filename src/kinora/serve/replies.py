@@ -2,11 +2,70 @@
 
 from typing import Any
 
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from kinora.serve.errors import Refused, Unknown
+from kinora.serve.errors import (
+    Busy,
+    Conflict,
+    Foreign,
+    Invalid,
+    Missing,
+    Refused,
+    TooLarge,
+    TooMany,
+    Unknown,
+)
 
-__all__ = ["refusal"]
+__all__ = ["BEARER", "OpenAIRefusal", "OwnRefusal", "StabilityRefusal", "documented", "refusal"]
+
+BEARER = HTTPBearer(auto_error=False, description="Needed where the service asks for tokens.")
+"""For the document; the guard has looked at it before."""
+
+
+class OwnFault(BaseModel):
+    """What went wrong: for programs, and for people."""
+
+    code: str
+    message: str
+
+
+class OwnRefusal(BaseModel):
+    """Why something is not done."""
+
+    error: OwnFault
+    request: str
+    """Its id, as the log has it."""
+
+
+class StabilityRefusal(BaseModel):
+    """Why something is not done."""
+
+    id: str
+    name: str
+    errors: list[str]
+
+
+class OpenAIFault(BaseModel):
+    """What went wrong: for programs, and for people."""
+
+    message: str
+    type: str
+    code: str
+    param: str | None = None
+
+
+class OpenAIRefusal(BaseModel):
+    """Why something is not done."""
+
+    error: OpenAIFault
+
+
+def documented(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """What a door may answer instead, for the OpenAPI document."""
+    kinds = (Unknown, Foreign, Missing, Conflict, TooLarge, Invalid, TooMany, Busy)
+    return {kind.status: {"model": model, "description": str(kind.__doc__)} for kind in kinds}
 
 
 def refusal(path: str, refused: Refused, id: str, *, page: bool = False) -> Response:
@@ -17,15 +76,15 @@ def refusal(path: str, refused: Refused, id: str, *, page: bool = False) -> Resp
     """
     if page and isinstance(refused, Unknown):
         return RedirectResponse("/login", 303)
-    content: dict[str, Any]
+    code, message = refused.code, str(refused)
     if path.startswith("/v2beta/"):
-        content = {"id": id, "name": refused.code, "errors": [str(refused)]}
+        told: BaseModel = StabilityRefusal(id=id, name=code, errors=[message])
     elif path.startswith("/v1/"):
         kind = "server_error" if refused.status >= 500 else "invalid_request_error"
-        content = {
-            "error": {"message": str(refused), "type": kind, "code": refused.code, "param": None}
-        }
+        told = OpenAIRefusal(error=OpenAIFault(message=message, type=kind, code=code))
     else:
-        content = {"error": {"code": refused.code, "message": str(refused)}, "request": id}
-    wait = {"retry-after": str(refused.retry_after)} if refused.retry_after else None
-    return JSONResponse(content, refused.status, wait)
+        told = OwnRefusal(error=OwnFault(code=code, message=message), request=id)
+    headers = dict(refused.headers)
+    if refused.retry_after:
+        headers["retry-after"] = str(refused.retry_after)
+    return JSONResponse(told.model_dump(), refused.status, headers)

@@ -1,12 +1,13 @@
 """The process that answers requests, with a worker beside it."""
 
-import os
+import errno
 import resource
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
+import dbos
 import structlog
 import uvicorn
 
@@ -42,20 +43,23 @@ def run_service(
 
     worker: the command of a worker to keep running beside; none where others do the work.
     environment: variables that the worker is given besides this process's own.
-    Raises RequestError when the address can't be had, or is open to others without a token.
+    Raises RequestError when the address can't be had, or is open to others without a token, or
+    when the worker says that it can't work.
     """
     if access.open and not is_loopback(host):
         raise RequestError(
             f"host {host}: others could come in. Name a --token (or a --tokens file), "
             "or keep to 127.0.0.1"
         )
-    start_logs()
+    start_logs(dbos)
     try:
         listening = socket.create_server((host, port), reuse_port=False, family=_family(host))
     except OSError as error:
-        why = os.strerror(error.errno or 0)
+        taken = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        reason = str(error.strerror).partition(" (while")[0]
         raise RequestError(
-            f"{host}:{port}: can't be listened on ({why}). Choose another --port"
+            f"{host}:{port}: can't be listened on ({reason}). "
+            f"Choose {'another --port' if taken else 'an address of this machine as --host'}"
         ) from error
     # Connections have it from here: asyncio sees to it for sockets that it makes itself only, and
     # an answer in two parts would wait 40 ms for the client to acknowledge the first one.
@@ -73,7 +77,11 @@ def run_service(
                 limit_concurrency=_connections(),
             )
         )
-        supervisor = None if worker is None else Supervisor(worker, environment or {})
+
+        def stop() -> None:
+            server.should_exit = True
+
+        supervisor = None if worker is None else Supervisor(worker, environment or {}, stop)
         if supervisor is not None:
             supervisor.start()
         name = f"[{host}]" if ":" in host else host
@@ -85,6 +93,8 @@ def run_service(
             if supervisor is not None:
                 supervisor.stop()
             service.close()
+        if supervisor is not None and supervisor.gave_up:
+            raise RequestError("no worker can be started: why, it has said above")
 
 
 def _connections() -> int:

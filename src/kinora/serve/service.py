@@ -26,7 +26,7 @@ from kinora.serve.queue import Queue
 from kinora.serve.settings import Settings
 from kinora.serve.watch import Watch
 
-__all__ = ["FORMATS", "Service"]
+__all__ = ["FIELDS", "FORMATS", "Service"]
 
 FORMATS: Final = ("mp4", "webm", "gif")
 PATIENCE: Final = 5.0
@@ -38,6 +38,7 @@ WAITING: Final = 8
 FRESH: Final = 1.0
 """Seconds for which it holds that jobs can be taken."""
 FIELDS: Final = tuple(f.name for f in fields(Request) if f.name != "image")
+"""What can be asked for."""
 
 
 log = structlog.get_logger()

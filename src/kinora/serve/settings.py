@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kinora.config import known_config
+from kinora.media.picture import MAX_PIXELS
 
 __all__ = ["Limits", "Settings"]
 
@@ -14,7 +15,7 @@ class Limits:
 
     body: int = 32 << 20
     """Bytes of a request."""
-    pixels: int = 50_000_000
+    pixels: int = MAX_PIXELS
     """Of a photo."""
     frames: int = 50
     """Of a clip."""

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
 from threading import Event as Flag
 from typing import Protocol, runtime_checkable
 
@@ -68,11 +70,12 @@ class Making:
     """Seconds that the last preview took."""
 
     def seconds_left(self, step: int) -> float | None:
-        """Of sampling, by the mean of the steps so far."""
-        if len(self.times) < 2:
+        """Of sampling, by the median of the steps so far: the first ones take longer."""
+        if len(self.times) < 4:
             return None
-        each = (self.times[-1] - self.times[0]) / (len(self.times) - 1)
-        return each * (self.steps - step)
+        return median(later - sooner for sooner, later in pairwise(self.times)) * (
+            self.steps - step
+        )
 
 
 class Work:

@@ -24,7 +24,7 @@ from kinora.serve.queue import APPLICATION, VERSION, WORKFLOW, queue_of
 from kinora.serve.settings import Settings
 from kinora.serve.work import Maker, Work
 
-__all__ = ["FAREWELL", "run_worker"]
+__all__ = ["FAREWELL", "VANISHED", "run_worker"]
 
 PARTS: Final = 8
 """Of sampling, each of which lasts once it is done."""
@@ -32,6 +32,8 @@ POLL: Final = 0.2
 """Seconds between two looks at the queue."""
 PATIENCE: Final = 30.0
 """Seconds that a statement waits for the database's lock."""
+VANISHED: Final = 3
+"""Exit code of a worker that could not leave in good order."""
 FAREWELL: Final = 8.0
 """Seconds for leaving in good order: less than whoever told it to leave waits."""
 
@@ -77,7 +79,7 @@ def _bound_farewell(executor: str) -> None:
 
     def vanish() -> None:
         log.warning("worker_vanished", executor=executor)
-        os._exit(1)
+        os._exit(VANISHED)
 
     limit = threading.Timer(FAREWELL, vanish)
     limit.daemon = True
@@ -174,6 +176,7 @@ def holders() -> set[str]:
 
 
 def _watch_parent(stop: threading.Event) -> None:
-    while sys.stdin.buffer.read(1):
+    # Not by a buffer of Python's, which an end of the process meanwhile would trip over.
+    while os.read(sys.stdin.fileno(), 1):
         pass
     stop.set()

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any, Final, Literal, cast
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -19,17 +19,47 @@ from kinora.serve.delivery import deliver
 from kinora.serve.doors.who import Found, Open, Who
 from kinora.serve.errors import Invalid
 from kinora.serve.job import Job, State
+from kinora.serve.replies import BEARER, OpenAIRefusal, documented
 from kinora.serve.service import Service
 from kinora.spelled import parse_fields, parse_number
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1/videos", tags=["OpenAI videos"])
+router = APIRouter(
+    prefix="/v1/videos",
+    tags=["OpenAI videos"],
+    responses=documented(OpenAIRefusal),
+    dependencies=[Depends(BEARER)],
+)
 
 MAX_SECONDS = 600
 MOST_VALUES = 1000
 """Of a JSON body. Millions would take far more memory than they have bytes."""
 NOTE = "The prompt is not looked at: this model animates the picture as it is"
+
+
+def _schema(photo: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "schema": {
+            "type": "object",
+            "required": ["input_reference"],
+            "properties": {
+                "input_reference": photo,
+                "prompt": {"type": "string", "description": "Kept, and not looked at"},
+                "model": {"type": "string"},
+                "seconds": {"type": "string", "examples": ["2"]},
+                "size": {"type": "string", "examples": ["1280x720"]},
+            },
+        }
+    }
+
+
+URL: Final = {"type": "string", "description": "A data URI"}
+BODY: Final = {
+    "multipart/form-data": _schema({"type": "string", "format": "binary"}),
+    "application/json": _schema({"type": "object", "properties": {"image_url": URL}}),
+}
+"""For the document. The body is read here, as it comes in two forms."""
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 STATUS: Final[dict[State, Status]] = {
@@ -88,9 +118,9 @@ class Deleted(BaseModel):
     deleted: bool = True
 
 
-@router.post("")
+@router.post("", summary="Begin a video", openapi_extra={"requestBody": {"content": BODY}})
 async def create(service: Open, client: Who, request: Request) -> Video:
-    """Begin a video of `input_reference`, a picture. The prompt is kept, and not looked at."""
+    """Of `input_reference`, a picture. The prompt is kept, and not looked at."""
     fields = await _fields(service, request)
     return await run_in_threadpool(_create, service, client, fields)
 
@@ -118,7 +148,7 @@ def _create(service: Service, client: Client, fields: dict[str, Any]) -> Video:
     return answered(job)
 
 
-@router.get("")
+@router.get("", summary="Your videos")
 def videos(
     service: Open,
     client: Who,
@@ -126,7 +156,7 @@ def videos(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Literal["asc", "desc"] = "desc",
 ) -> VideoList:
-    """Your videos."""
+    """The latest first, unless asked for otherwise."""
     found = service.jobs.find(
         client.name, door="openai", after=after, limit=limit + 1, oldest_first=order == "asc"
     )
@@ -139,27 +169,27 @@ def videos(
     )
 
 
-@router.get("/{id}")
+@router.get("/{id}", summary="How a video is")
 def video(job: Found) -> Video:
-    """How a video is."""
+    """Its status and progress."""
     return answered(job)
 
 
-@router.get("/{id}/content")
+@router.get("/{id}/content", summary="The video")
 def content(
     service: Open,
     job: Found,
     request: Request,
     variant: Literal["video", "thumbnail", "spritesheet"] = "video",
 ) -> Response:
-    """The video, its first frame, or up to 16 of its frames."""
+    """Or its first frame, or up to 16 of its frames."""
     service.clip(job)  # before there is one, there is nothing else
     return deliver(service.files, f"{job.folder}/{VARIANTS[variant]}", request)
 
 
-@router.delete("/{id}")
+@router.delete("/{id}", summary="Forget a video")
 def delete(service: Open, client: Who, id: str) -> Deleted:
-    """Forget a video. One that is being made is cancelled."""
+    """One that is being made is cancelled."""
     service.delete(client, id)
     return Deleted(id=id)
 

@@ -1,10 +1,11 @@
 """What those who run the service ask."""
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import PlainTextResponse, Response
 
 from kinora import __version__
 from kinora.serve.doors.who import Open
+from kinora.serve.replies import BEARER
 
 __all__ = ["router"]
 
@@ -24,7 +25,7 @@ def ready(service: Open) -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=PlainTextResponse, dependencies=[Depends(BEARER)])
 def metrics(request: Request) -> Response:
     """For Prometheus."""
     found = request.app.state.metrics

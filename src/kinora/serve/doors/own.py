@@ -1,27 +1,34 @@
 """Kinora's own door: jobs, their events, and the clips."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, File, Form, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, File, Form, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 
+from kinora.config import known_config
 from kinora.errors import RequestError
+from kinora.request import FITS, QUALITIES, SAMPLERS, SCHEDULES
 from kinora.serve.delivery import deliver
 from kinora.serve.doors.who import Found, Open, Who
 from kinora.serve.errors import Invalid
 from kinora.serve.job import Job, State
+from kinora.serve.replies import BEARER, OwnRefusal, documented
+from kinora.serve.service import FIELDS
 from kinora.spelled import parse_fields
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/api/v1", tags=["jobs"])
+router = APIRouter(
+    prefix="/api/v1",
+    tags=["jobs"],
+    responses=documented(OwnRefusal),
+    dependencies=[Depends(BEARER)],
+)
 
 Whole = Annotated[int | None, Form()]
-Number = Annotated[float | None, Form()]
-Text = Annotated[str | None, Form()]
 
 
 class Progress(BaseModel):
@@ -71,33 +78,60 @@ class ModelAnswer(BaseModel):
 
     name: str
     workers: int
+    """That run it now."""
+    frames: int | None
+    """What it makes unless told otherwise; likewise all below. None where that isn't known."""
+    size: tuple[int, int] | None
+    """Width and height."""
+    fps: int | None
+    steps: int | None
+    motion: int | None
+    noise_aug: float | None
+    guidance: tuple[float, float] | None
 
 
-@router.post("/jobs", status_code=202)
+def one_of(names: Iterable[str]) -> str:
+    return f"One of {', '.join(names)}"
+
+
+async def known(request: Request) -> None:
+    """Raises Invalid for what is no form, or has fields that there are not: misspelt ones."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise Invalid("send a form (multipart/form-data), whose field `photo` is a file")
+    unknown = sorted(set(await request.form()) - {"photo", "model", *FIELDS})
+    if unknown:
+        raise Invalid(f"{', '.join(unknown)}: no such field. There are {', '.join(FIELDS)}")
+
+
+@router.post(
+    "/jobs", status_code=202, summary="Ask for a clip of a photo", dependencies=[Depends(known)]
+)
 def submit(
     service: Open,
     client: Who,
     photo: Annotated[bytes, File(description="JPEG, PNG, WebP, BMP, TIFF or GIF")],
-    model: Text = None,
-    frames: Whole = None,
-    size: Annotated[str | None, Form(examples=["1024x576"])] = None,
-    steps: Whole = None,
-    fps: Whole = None,
-    motion: Whole = None,
-    noise_aug: Number = None,
-    guidance: Annotated[str | None, Form(examples=["1:3"])] = None,
-    seed: Whole = None,
-    quality: Annotated[str | None, Form(examples=["balanced"])] = None,
-    guidance_interval: Annotated[str | None, Form(examples=["0.1:50"])] = None,
+    model: Annotated[str | None, Form(description="As GET /api/v1/models has them")] = None,
+    frames: Annotated[int | None, Form(description="1-256; the service may have a limit")] = None,
+    size: Annotated[str | None, Form(description="Width and height: 1024x576")] = None,
+    steps: Annotated[int | None, Form(description="1-1000; likewise")] = None,
+    fps: Annotated[int | None, Form(description="1-60")] = None,
+    motion: Annotated[int | None, Form(description="How much moves, 0-255")] = None,
+    noise_aug: Annotated[float | None, Form(description="Noise on the photo, 0-1")] = None,
+    guidance: Annotated[str | None, Form(description="First to last frame: 1:3")] = None,
+    seed: Annotated[int | None, Form(description="0 to 2^63 - 1; drawn when left out")] = None,
+    quality: Annotated[str | None, Form(description=one_of(QUALITIES))] = None,
+    guidance_interval: Annotated[
+        str | None, Form(description="Noise levels with guidance: 0.1:50")
+    ] = None,
     guidance_every: Whole = None,
     inner_every: Whole = None,
-    sampler: Text = None,
-    schedule: Text = None,
-    fit: Annotated[str | None, Form(examples=["crop"])] = None,
+    sampler: Annotated[str | None, Form(description=one_of(SAMPLERS))] = None,
+    schedule: Annotated[str | None, Form(description=one_of(SCHEDULES))] = None,
+    fit: Annotated[str | None, Form(description=one_of(FITS))] = None,
     decode_chunk: Whole = None,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> JobAnswer:
-    """Ask for a clip of a photo. What is left out becomes the model's own default.
+    """What is left out becomes the model's own default.
 
     With an `Idempotency-Key`, asking again gives the job that there is already.
     """
@@ -125,27 +159,27 @@ def submit(
     return answered(job, service.jobs.ahead(job))
 
 
-@router.get("/jobs")
+@router.get("/jobs", summary="Your jobs")
 def jobs(
     service: Open,
     client: Who,
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JobList:
-    """Your jobs, whichever door they came by."""
+    """The latest first, whichever door they came by."""
     found = service.jobs.find(client.name, after=after, limit=limit + 1)
     shown = found[:limit]
     more = shown[-1].id if len(found) > limit else None
     return JobList(jobs=[answered(job) for job in shown], after=more)
 
 
-@router.get("/jobs/{id}")
+@router.get("/jobs/{id}", summary="How a job is")
 def job(service: Open, job: Found) -> JobAnswer:
-    """How a job is."""
+    """Its state, how far it is, and where its files are."""
     return answered(job, service.jobs.ahead(job) if job.state == "queued" else None)
 
 
-@router.get("/jobs/{id}/events", response_class=EventSourceResponse)
+@router.get("/jobs/{id}/events", response_class=EventSourceResponse, summary="A job as it changes")
 async def events(service: Open, job: Found) -> AsyncGenerator[ServerSentEvent]:
     """The job whenever it has changed, as server-sent events, until it has ended."""
     async for now in service.watch.follow(job.id):
@@ -153,27 +187,27 @@ async def events(service: Open, job: Found) -> AsyncGenerator[ServerSentEvent]:
         yield ServerSentEvent(event="job", data=answered(now, ahead))
 
 
-@router.post("/jobs/{id}/cancel")
+@router.post("/jobs/{id}/cancel", summary="Stop a job")
 def cancel(service: Open, client: Who, id: str) -> JobAnswer:
-    """Stop a job: at once where it waits, within a step where it runs."""
+    """At once where it waits, within a step where it runs."""
     return answered(service.cancel(client, id))
 
 
-@router.delete("/jobs/{id}", status_code=204)
+@router.delete("/jobs/{id}", status_code=204, summary="Forget a job")
 def delete(service: Open, client: Who, id: str) -> None:
-    """Forget a job, with its photo and its clip. One that has not ended is cancelled."""
+    """With its photo and its clip. One that has not ended is cancelled."""
     service.delete(client, id)
 
 
-@router.get("/jobs/{id}/clip.{suffix}")
+@router.get("/jobs/{id}/clip.{suffix}", summary="The clip")
 def clip(
     service: Open, job: Found, request: Request, suffix: Literal["mp4", "webm", "gif"]
 ) -> Response:
-    """The clip, in parts where asked for."""
+    """In parts where asked for (`Range`)."""
     return deliver(service.files, service.clip(job, suffix), request)
 
 
-@router.get("/jobs/{id}/{name}.jpg")
+@router.get("/jobs/{id}/{name}.jpg", summary="A picture of the clip")
 def picture(
     service: Open,
     job: Found,
@@ -185,10 +219,25 @@ def picture(
     return deliver(service.files, f"{job.folder}/{file}.jpg", request)
 
 
-@router.get("/models")
+@router.get("/models", summary="The models that can be asked for")
 def models(service: Open) -> list[ModelAnswer]:
-    """The models that can be asked for, and how many workers run each."""
-    return [ModelAnswer(name=name, workers=count) for name, count in service.models().items()]
+    """What they make unless told otherwise, and how many workers run each."""
+    return [model_answered(name, count) for name, count in service.models().items()]
+
+
+def model_answered(name: str, workers: int) -> ModelAnswer:
+    config = known_config(name)
+    return ModelAnswer(
+        name=name,
+        workers=workers,
+        frames=config and config.frames,
+        size=config and (config.width, config.height),
+        fps=config and config.fps,
+        steps=config and config.steps,
+        motion=config and config.motion,
+        noise_aug=config and config.noise_aug,
+        guidance=config and config.guidance,
+    )
 
 
 def answered(job: Job, ahead: int | None = None) -> JobAnswer:

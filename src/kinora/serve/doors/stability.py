@@ -3,21 +3,27 @@
 import base64
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Header, Response
+from fastapi import APIRouter, Depends, File, Form, Header, Response
 from starlette.responses import JSONResponse
 
 from kinora.serve.doors.who import Found, Open, Who
 from kinora.serve.errors import Broken, Missing
+from kinora.serve.replies import BEARER, StabilityRefusal, documented
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v2beta/image-to-video", tags=["Stability image-to-video"])
+router = APIRouter(
+    prefix="/v2beta/image-to-video",
+    tags=["Stability image-to-video"],
+    responses=documented(StabilityRefusal),
+    dependencies=[Depends(BEARER)],
+)
 
 KEPT = 24 * 3600
 """Seconds."""
 
 
-@router.post("")
+@router.post("", summary="Begin a clip")
 def begin(
     service: Open,
     client: Who,
@@ -26,7 +32,7 @@ def begin(
     cfg_scale: Annotated[float, Form(ge=0, le=10)] = 1.8,
     motion_bucket_id: Annotated[int, Form(ge=1, le=255)] = 127,
 ) -> dict[str, str]:
-    """Begin a clip. cfg_scale is guidance at the last frame, where the first has 1."""
+    """cfg_scale is guidance at the last frame, where the first has 1."""
     job = service.submit(
         client,
         image,
@@ -38,11 +44,11 @@ def begin(
     return {"id": job.id}
 
 
-@router.get("/result/{id}")
+@router.get("/result/{id}", summary="The clip, or 202 while it is being made")
 def result(
     service: Open, job: Found, id: str, accept: Annotated[str, Header()] = "video/*"
 ) -> Response:
-    """The clip, or 202 while it is being made."""
+    """As the file itself, or within JSON where that is accepted."""
     if job.door != "stability":
         raise Missing(f"{id}: no such generation")
     if job.error is not None:

@@ -6,10 +6,12 @@ queue does so too for any value that looks like a file. None of that is needed h
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 __all__ = ["Gate"]
@@ -29,8 +31,10 @@ Plain = str | int | float | None  # and bool, which is an int
 class Gate:
     """Lets through to Gradio what the page says to it; all else isn't there."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+        """routes: the service's own."""
         self.app = app
+        self.routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,8 +51,12 @@ class Gate:
                 await PlainTextResponse("not a call of the page", 422)(scope, receive, send)
             else:
                 await self.app(scope, replayed(body, receive), send)
-        else:
-            raise HTTPException(404)  # in the words of the door that the path belongs to
+        else:  # in the words of the door that the path belongs to
+            raise HTTPException(405 if self._elsewhere(scope) else 404)
+
+    def _elsewhere(self, scope: Scope) -> bool:
+        """Whether another route has this path, for another method; the mount was preferred."""
+        return any(route.matches(scope)[0] is Match.PARTIAL for route in self.routes)
 
 
 async def whole(receive: Receive) -> bytes | None:

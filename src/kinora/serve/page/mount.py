@@ -40,7 +40,7 @@ def mount(app: FastAPI, service: Service) -> None:
     )
     mounted = app.router.routes[-1]
     assert isinstance(mounted, Mount)
-    mounted.app = Gate(mounted.app)
+    mounted.app = Gate(mounted.app, app.router.routes[:-1])
 
 
 def theme() -> gr.Theme:
