@@ -216,6 +216,9 @@ def test_four_seeds_stand_side_by_side(page: Page, server: Server) -> None:
     ids = make(page, "#four")
     assert [asked(server, id)["seed"] for id in ids] == [40, 41, 42, 43]
     expect(page.locator("#stage video")).to_have_count(4)
+    page.reload()
+    expect(page.locator("#stage video")).to_have_count(4)
+    assert shown(page) == ids
     page.get_by_role("button", name="Choose this one").nth(2).click()
     expect(page.locator("#stage video")).to_have_count(1)
     assert shown(page) == [ids[2]]
@@ -290,6 +293,12 @@ def test_the_keyboard_is_enough(browser: Browser, server: Server) -> None:
         page.keyboard.press("Enter")
         expect(page.locator("#photo img")).to_be_visible()
         [before] = shown(page) or [""]
+        tab_to(page, "#quality input:checked")
+        for _ in range(2):
+            page.keyboard.press("ArrowDown")
+        expect(page.locator("#quality input[value=fast]")).to_be_checked()
+        page.keyboard.press("Tab")
+        assert not page.evaluate("document.activeElement.matches('#quality input')")
         tab_to(page, "#make")
         page.keyboard.press("Enter")
         made = page.locator(f"#stage .k-card:not([data-job='{before}']) video")
@@ -298,6 +307,13 @@ def test_the_keyboard_is_enough(browser: Browser, server: Server) -> None:
         tab_to(page, "#gallery button:not([aria-current])")
         page.keyboard.press("Enter")
         expect(page.locator(f"#stage [data-job='{id}']")).to_have_count(0)
+
+
+def test_a_photo_that_is_too_large_is_not_even_sent(page: Page) -> None:
+    large = {**PHOTO, "buffer": bytes((32 << 20) + 1)}
+    page.set_input_files("#photo input[type=file]", large)
+    expect(page.locator("#photo [role=alert]")).to_contain_text("at most 32 MiB")
+    expect(page.locator("#photo figure")).to_be_hidden()
 
 
 def test_a_photo_can_be_pasted_or_dropped(page: Page) -> None:
@@ -379,6 +395,10 @@ def test_a_restart_loses_nothing_and_the_page_finds_its_way_back(
         page.locator(f"#stage [data-job='{going}'] video").wait_for()
         page.locator(f"#gallery [data-pick='{id}']").click()
         page.locator(f"#stage [data-job='{id}'] video").wait_for()
+        page.once("dialog", lambda question: question.dismiss())
+        page.click("#delete")
+        page.once("dialog", lambda question: question.accept())
+        expect(page.locator(f"#gallery [data-pick='{id}']")).to_have_count(1)
         page.click("#delete")
         expect(page.locator("#stage")).to_contain_text("will appear here")
         expect(page.locator("#gallery [data-pick]").first).to_be_visible()

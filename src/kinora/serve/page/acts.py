@@ -1,6 +1,7 @@
 """What the page does when something on it is pressed."""
 
 import html
+import secrets
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, cast
@@ -79,9 +80,10 @@ class Acts:
     def begin(self, request: gr.Request) -> tuple[list[str], Any]:
         """What a page shows when it is opened: what is being made, or what was made last."""
         with telling():
-            jobs = self.service.jobs.find(_client(request).name, limit=SIDE_BY_SIDE)
+            name = _client(request).name
+            jobs = self.service.jobs.find(name, door="page", limit=SIDE_BY_SIDE)
             going = [job.id for job in reversed(jobs) if not job.ended]
-            ids = going or [job.id for job in jobs[:1]]
+            ids = going or [job.id for job in reversed(jobs) if _together(job, jobs[0])]
             return ids, gr.update() if ids else stage((), {})
 
     def make(self, request: gr.Request, photo: str, *values: Any) -> list[str]:  # noqa: ANN401
@@ -161,9 +163,12 @@ class Acts:
             wanted = asked(self.config, values)
             data = self.photos.take(client, photo)
             first = wanted.get("seed", draw_seed())
+            notes = {"together": secrets.token_hex(8)}
             for seed in range(first, first + count):
                 try:
-                    job = self.service.submit(client, data, {**wanted, "seed": seed}, door="page")
+                    job = self.service.submit(
+                        client, data, {**wanted, "seed": seed}, door="page", notes=notes
+                    )
                 except Refused as refused:
                     if not ids:
                         raise
@@ -183,6 +188,12 @@ class Acts:
             p.detail: detail(jobs[0]) if alone else "",
             p.ended: ended,
         }
+
+
+def _together(one: Job, other: Job) -> bool:
+    """Whether two jobs were asked for at once."""
+    together = one.notes.get("together")
+    return one.id == other.id or (together is not None and together == other.notes.get("together"))
 
 
 @contextmanager

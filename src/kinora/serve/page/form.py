@@ -16,7 +16,7 @@ __all__ = ["Form", "asked", "filled", "make_form", "own_shapes", "shapes"]
 
 QUALITY: Final = (
     ("Exact: as the model means it", "exact"),
-    ("Balanced: hardly a difference, in a third of the time", "balanced"),
+    ("Balanced: quicker, with hardly a difference", "balanced"),
     ("Fast: fine for most photos", "fast"),
     ("Draft: to see what will move", "draft"),
 )
@@ -57,7 +57,7 @@ def make_form(config: ModelConfig | None) -> Form:
     sizes = shapes(config)
     names = [(f"{name}, {w} × {h}", f"{w}x{h}") for name, (w, h) in sizes.items()]
     shape = gr.Radio(
-        [("As the photo lies", OWN), *names],
+        [(_own_shape(config), OWN), *names],
         value=OWN,
         label="Shape",
         visible=bool(sizes),
@@ -99,7 +99,7 @@ def make_form(config: ModelConfig | None) -> Form:
     seed = gr.Textbox(
         label="Seed",
         info="The same seed and settings give the same clip. Empty: a new one every time.",
-        placeholder="drawn",
+        placeholder="random",
         elem_id="seed",
         max_lines=1,
     )
@@ -178,7 +178,10 @@ def filled(config: ModelConfig | None, job: Mapping[str, Any]) -> Form:
 
 
 def shapes(config: ModelConfig | None) -> dict[str, tuple[int, int]]:
-    """Sizes with about as many pixels as the model was trained on; none where it isn't known."""
+    """Sizes with about as many pixels as the model was trained on, but for its only own one.
+
+    None where the model isn't known.
+    """
     if config is None:
         return {}
     pixels, multiple = config.width * config.height, config.size_multiple
@@ -188,7 +191,8 @@ def shapes(config: ModelConfig | None) -> dict[str, tuple[int, int]]:
             round(math.sqrt(pixels * ratio) / multiple) * multiple for ratio in (16 / 9, 9 / 16)
         )
     side = round(math.sqrt(pixels) / multiple) * multiple
-    return {"Landscape": (long, short), "Portrait": (short, long), "Square": (side, side)}
+    found = {"Landscape": (long, short), "Portrait": (short, long), "Square": (side, side)}
+    return {name: size for name, size in found.items() if [size] != own_shapes(config)}
 
 
 def shapes_by_value(config: ModelConfig | None) -> dict[str, tuple[int, int]]:
@@ -205,6 +209,14 @@ def own_shapes(config: ModelConfig | None) -> list[tuple[int, int]]:
             for ratio in ((16, 9), (9, 16), (1, 1))
         }
     )
+
+
+def _own_shape(config: ModelConfig | None) -> str:
+    match own_shapes(config):
+        case [(width, height)]:
+            return f"The model's own, {width} × {height}"
+        case _:
+            return "As the photo lies"
 
 
 def _box(label: str, default: float | None, name: str, info: str | None = None) -> gr.Textbox:

@@ -50,6 +50,7 @@ def page(service: Service, photos: Photos) -> gr.Blocks:
                     js_on_load=(HERE / "page.js").read_text(),
                     elem_id="photo",
                     own=" ".join(f"{w}x{h}" for w, h in own_shapes(config)),
+                    most=service.limits.body,
                 )
                 form = make_form(config)
             with gr.Column(min_width=300, scale=3, elem_id="looking"):
@@ -62,9 +63,9 @@ def page(service: Service, photos: Photos) -> gr.Blocks:
 
 def _looking(photo: gr.HTML) -> Parts:
     """The other half: what is being made, and what was made before."""
-    with gr.Row(elem_classes="k-row"):
+    with gr.Row(elem_classes="k-row", elem_id="asking"):
         make = gr.Button("Make the clip", variant="primary", elem_id="make", min_width=140)
-        four = gr.Button("Four seeds side by side", elem_id="four", min_width=140)
+        four = gr.Button("Four side by side", elem_id="four", min_width=140)
     stage = gr.HTML(elem_id="stage", js_on_load=PICK)
     cancel = gr.Button("Cancel", visible=False, elem_id="cancel")
     with gr.Row(visible=False, elem_classes="k-row", elem_id="actions") as actions:

@@ -7,14 +7,20 @@ let fit = 'crop';
 
 window.kinora?.stop();  // of an earlier copy of this page
 const stop = new AbortController();
-const listen = (target, kind, handle) =>
-  target.addEventListener(kind, handle, {signal: stop.signal});
+const listen = (target, kind, handle, capture = false) =>
+  target.addEventListener(kind, handle, {signal: stop.signal, capture});
 
 function say(text) {
   $('[role=alert]').textContent = text;
 }
 
 function take(file) {
+  const most = Number($('.k-photo').dataset.most);  // bytes
+  if (file?.size > most) {
+    say(`${file.name || 'The photo'} has ${Math.ceil(file.size / 2 ** 20)} MiB; at most ` +
+        `${most / 2 ** 20} MiB are taken. Scale it down first.`);
+    return;
+  }
   if (photo) URL.revokeObjectURL($('img').src);
   photo = file;
   say('');
@@ -96,6 +102,24 @@ if (matchMedia('(prefers-reduced-motion: reduce)').matches) {
   }, true);
 }
 
+// One choice of several is one stop of the Tab key, and arrows go from one to the next. Gradio gives
+// each a name of its own, and a new one whenever it changes.
+function group() {
+  for (const radio of document.querySelectorAll('#making fieldset[id] input[type=radio]')) {
+    const name = radio.closest('fieldset').id;
+    if (radio.name !== name) radio.name = name;
+  }
+}
+const grouping = new MutationObserver(group);
+const names = {attributes: true, attributeFilter: ['name']};
+grouping.observe(document.body, {childList: true, subtree: true, ...names});
+group();
+
+listen(document, 'click', event => {
+  if (!event.target.closest('#delete')) return;
+  if (!confirm('Delete this clip, with its photo and its recipe, for good?')) event.stopPropagation();
+}, true);
+
 // A service that was away has forgotten this page: it has to be opened anew.
 let missed = 0;
 const watching = setInterval(async () => {
@@ -108,6 +132,7 @@ const watching = setInterval(async () => {
 window.kinora = {
   stop() {
     stop.abort();
+    grouping.disconnect();
     clearInterval(watching);
   },
   // Send the photo; a name to ask for a clip of it by, '' without one, '-' when it couldn't be sent.

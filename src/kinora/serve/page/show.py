@@ -120,7 +120,7 @@ def _doing(job: Job, queue: Queue | None) -> str:
         return "Stopping …"
     if job.state == "queued":
         if queue is not None and not queue.workers:
-            return "Waiting for a worker, which loads the model when it starts"
+            return "No worker is there yet: one begins as soon as it has loaded the model"
         return f"Waiting: {queue.ahead} before it" if queue and queue.ahead else "It is next"
     if job.phase != "sampling":
         return f"{PHASES.get(job.phase or '', 'Beginning')} …"
@@ -151,8 +151,14 @@ def _thumbnail(job: Job, shown: bool) -> str:
     current = ' aria-current="true"' if shown else ""
     return (
         f'<button type="button" data-pick="{job.id}"{current}>{picture}'
-        f"<span>seed {seed}</span></button>"
+        f"<span>{_named(job)}</span></button>"
     )
+
+
+def _named(job: Job) -> str:
+    """What tells one clip from the others."""
+    told = (f"{name} {job.asked[name]}" for name in ("seed", "motion") if name in job.asked)
+    return _e(", ".join([*told, *filter(None, [job.asked.get("quality")])]))
 
 
 def _place(job: Job) -> str:
