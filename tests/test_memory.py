@@ -1,6 +1,8 @@
 """Clips are the same however little memory there is, and what they take is known before."""
 
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -249,6 +251,12 @@ def test_damaged_weights_are_one_clear_error_whenever_they_are_found(
     later = kinora.load(tmp_path / "bad.safetensors", device="cpu", wait=False)
     with pytest.raises(CheckpointError, match=r"unet\.middle\.resnets\.0.* holds NaN"):
         later.animate(PHOTO)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.02, 0.1])
+def test_a_program_may_end_while_weights_are_loaded(seconds: float) -> None:
+    program = f"import kinora, sys, time; p = kinora.load(wait=False); time.sleep({seconds})"
+    assert subprocess.run([sys.executable, "-c", f"{program}; sys.exit(5)"]).returncode == 5
 
 
 def test_the_photo_may_be_encoded_while_weights_are_loaded(file: Path) -> None:

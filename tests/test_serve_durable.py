@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from kinora.clip import Clip
 from kinora.serve.assignments import Assignments
-from kinora.serve.database import workers
+from kinora.serve.database import STALLED, is_away, jobs, workers
 from kinora.serve.errors import Busy, Full, Superseded
 from kinora.serve.heart import SILENCE, living
 from kinora.serve.job import Job, Order, folder_of
@@ -194,7 +194,7 @@ def test_a_worker_taken_for_dead_can_not_end_a_job_twice(house: House) -> None:
     first = house.worker(0.2)
     job = house.submit(steps=8)
     house.reached(job, lambda now: now.step >= 2)
-    first.signal(signal.SIGSTOP)
+    stop(first, house)
     second = house.worker(0.2)
     done = house.ended(job)
     clip = house.files.read(f"{job.folder}/clip.mp4")
@@ -207,6 +207,46 @@ def test_a_worker_taken_for_dead_can_not_end_a_job_twice(house: House) -> None:
     assert house.jobs.get(job.id) == done
     assert house.files.read(f"{job.folder}/clip.mp4") == clip
     assert not house.files.path(f"{job.folder}/state").exists()
+
+
+def stop(worker: Worker, house: House) -> None:
+    """Stop a process, on SQLite not in the midst of a transaction: nobody could ever end that."""
+    worker.signal(signal.SIGSTOP)
+    while house.engine.dialect.name == "sqlite":
+        other = sqlite3.connect(house.settings.data / "kinora.sqlite", timeout=0.5)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError:
+            worker.signal(signal.SIGCONT)
+            time.sleep(0.05)
+            worker.signal(signal.SIGSTOP)
+        finally:
+            other.close()
+
+
+def test_who_is_stopped_in_mid_transaction_locks_nobody_out(
+    server: Postgres, tmp_path: Path
+) -> None:
+    house = House(tmp_path / "data", server.create(), tmp_path / "log")
+    job = house.submit()
+    begun = time.monotonic()
+    with house.engine.connect() as c:
+        c.execute(jobs.update().where(jobs.c.id == job.id).values(step=1))
+        until(lambda: attempted(lambda: house.jobs.cancel(job.id)))
+        with pytest.raises(sa.exc.DBAPIError) as woken:
+            c.execute(jobs.update().where(jobs.c.id == job.id).values(step=2))
+    assert is_away(woken.value)
+    assert STALLED < time.monotonic() - begun < 3 * STALLED
+    done = house.jobs.get(job.id)
+    assert (done.state, done.step) == ("cancelled", 0)
+    house.close()
+
+
+def attempted(change: Callable[[], T]) -> T | None:
+    with suppress(Busy):
+        return change()
+    return None
 
 
 def test_a_result_that_comes_too_late_is_refused_and_takes_nothing_away(house: House) -> None:
@@ -332,9 +372,11 @@ def locked(house: House) -> Generator[None]:
         yield
         other.close()
     else:
-        with house.engine.begin() as c:
+        other = sa.create_engine(house.engine.url)  # whose patience has no limits
+        with other.begin() as c:
             c.execute(sa.text("LOCK TABLE kinora_jobs, kinora_workers"))
             yield
+        other.dispose()
 
 
 def test_a_worker_that_is_to_leave_does_not_wait_for_a_locked_database(house: House) -> None:

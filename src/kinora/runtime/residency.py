@@ -1,10 +1,11 @@
 """Which networks hold their weights: all of them, or each only while it works."""
 
+import atexit
 from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from threading import Thread
+from threading import Event, Thread
 from typing import cast
 
 import torch
@@ -123,8 +124,12 @@ class Residency:
         if source is None:
             return
         self.loading = {name: Future[None]() for name in NAMES}
-        thread = Thread(target=_load, args=(source, self.networks, dict(self.loading)), daemon=True)
+        stop = Event()
+        told = (source, self.networks, dict(self.loading), stop)
+        thread = Thread(target=_load, args=told, daemon=True)
         thread.start()
+        # A thread that the end of Python finds within torch brings the whole process down.
+        atexit.register(_end, thread, stop)
         for name in NAMES if wait else ():
             self._wait(name)
 
@@ -198,10 +203,15 @@ class _Tidying:
             trim()
 
 
-def _load(source: Source, networks: Networks, done: dict[str, Future[None]]) -> None:
+def _end(thread: Thread, stop: Event) -> None:
+    stop.set()
+    thread.join()
+
+
+def _load(source: Source, networks: Networks, done: dict[str, Future[None]], stop: Event) -> None:
     for name, future in done.items():
         try:
-            source.fill(name, getattr(networks, name))
+            source.fill(name, getattr(networks, name), stop)
         except BaseException as error:
             future.set_exception(error)
         else:

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Final
 
 import sqlalchemy as sa
 from dbos import DBOS
@@ -11,7 +12,11 @@ from sqlalchemy import event, exc
 from kinora.errors import RequestError
 from kinora.serve.errors import Busy
 
-__all__ = ["Database", "jobs", "open_database", "workers"]
+__all__ = ["STALLED", "Database", "is_away", "jobs", "open_database", "workers"]
+
+STALLED: Final = 5.0
+"""Seconds in the midst of a transaction without a statement, after which PostgreSQL rolls it back:
+who is stopped there would lock out everybody."""
 
 metadata = sa.MetaData()
 
@@ -145,13 +150,14 @@ def _sqlite(url: sa.URL, patience: float) -> sa.Engine:
 
 
 def _postgresql(url: sa.URL, patience: float) -> sa.Engine:
-    wait = f"-c lock_timeout={int(patience * 1000)}"
+    limits = {"lock_timeout": patience, "idle_in_transaction_session_timeout": STALLED}
+    options = " ".join(f"-c {name}={round(seconds * 1000)}" for name, seconds in limits.items())
     return sa.create_engine(
         url,
         pool_size=20,
         hide_parameters=True,
         pool_pre_ping=True,  # the server may have been started anew
-        connect_args={"options": wait, "connect_timeout": 10},
+        connect_args={"options": options, "connect_timeout": 10},
     )
 
 
@@ -161,11 +167,20 @@ def _clock(engine: sa.Engine) -> sa.ColumnElement[float]:
     return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
 
 
+def is_away(error: Exception) -> bool:
+    """Whether the database was locked, full or away, or has ended the connection."""
+    if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError):
+        return True
+    return isinstance(error, exc.DBAPIError) and error.connection_invalidated
+
+
 @contextmanager
 def _reachable() -> Generator[None]:
     try:
         yield
-    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+    except exc.SQLAlchemyError as error:
+        if not is_away(error):
+            raise
         raise Busy(
             "the database is locked, full or can't be reached. Try again in a moment"
         ) from error

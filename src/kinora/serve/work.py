@@ -12,7 +12,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import structlog
 from PIL import Image
-from sqlalchemy.exc import OperationalError
 
 from kinora.clip import Clip
 from kinora.errors import KinoraError, MediaError, RequestError
@@ -21,6 +20,7 @@ from kinora.media.picture import MAX_PIXELS
 from kinora.request import Request
 from kinora.runtime import Journal
 from kinora.serve.assignments import Assignments
+from kinora.serve.database import is_away
 from kinora.serve.errors import Busy, Missing, Superseded
 from kinora.serve.files import Files
 from kinora.serve.inspecting import Inspector
@@ -266,7 +266,7 @@ def told(error: Exception) -> dict[str, str]:
             return {"code": "photo_lost", "message": "its photo is gone from the storage"}
         case Busy():
             return {"code": "unavailable", "message": str(error)}
-        case OperationalError():
+        case _ if is_away(error):
             message = "the database was locked, full or could not be reached. Try again"
             return {"code": "unavailable", "message": message}
         case _ if isinstance(error, MemoryError) or "out of memory" in str(error).lower():

@@ -12,10 +12,10 @@ from typing import Final
 
 import structlog
 from dbos import DBOS, DBOSConfig
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from kinora.serve.assignments import Assignments
-from kinora.serve.database import Database, open_database
+from kinora.serve.database import Database, is_away, open_database
 from kinora.serve.errors import Busy
 from kinora.serve.files import Files
 from kinora.serve.heart import Heart
@@ -111,14 +111,14 @@ def _launch(work: Work, settings: Settings) -> None:
         with alone:
             try:
                 _make(work, id)
-            except OperationalError:  # the database was away: what was made is still there
-                # In a thread that DBOS doesn't take for the job's own.
-                returning = threading.Thread(target=_put_back, args=(work,))
-                returning.start()
-                returning.join()
-                raise
             except Exception as error:
-                work.give_up(id, error)
+                if is_away(error):  # what was made is still there
+                    # In a thread that DBOS doesn't take for the job's own.
+                    returning = threading.Thread(target=_put_back, args=(work,))
+                    returning.start()
+                    returning.join()
+                else:
+                    work.give_up(id, error)
                 raise
 
     name = queue_of(settings.model_name)
@@ -146,7 +146,7 @@ def _put_back(work: Work) -> None:
         work.jobs.give_back()
         requeue([work.jobs.executor])
 
-    patiently(back, errors=(Busy, OperationalError, RuntimeError))
+    patiently(back, errors=(Busy, DBAPIError, RuntimeError))
 
 
 def requeue(executors: Sequence[str]) -> None:

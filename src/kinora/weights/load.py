@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple
 
 import torch
@@ -58,9 +59,11 @@ class Source(NamedTuple):
         checkpoint.forget(name)
         return loaded
 
-    def fill(self, network: str, module: nn.Module) -> None:
-        """Give values to those parameters of a network that have none."""
+    def fill(self, network: str, module: nn.Module, stop: Event | None = None) -> None:
+        """Give values to those parameters of a network that have none, until told to stop."""
         for name, parameter in module.named_parameters():
+            if stop is not None and stop.is_set():
+                return
             if parameter.is_meta:
                 value = self.read(f"{network}.{name}")
                 put(parameter, self.prepare(f"{network}.{name}", value) if self.prepare else value)
