@@ -239,7 +239,9 @@ def test_a_browser_shows_its_token_once(closed_client: httpx.Client) -> None:
     assert closed_client.get("/api/v1/jobs", headers=jar).status_code == 200
     foreign = {**jar, "origin": "http://evil.example"}
     assert closed_client.post("/api/v1/jobs", headers=foreign).status_code == 403
-    closed_client.cookies.clear()
+    assert "kinora_token" in closed_client.cookies
+    assert closed_client.post("/logout").headers["location"] == "/login"
+    assert "kinora_token" not in closed_client.cookies
 
 
 def test_no_secret_is_logged(closed_client: httpx.Client) -> None:

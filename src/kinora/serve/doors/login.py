@@ -58,3 +58,11 @@ def enter(request: Request, token: Annotated[str, Form()]) -> Response:
         secure=request.url.scheme == "https",
     )
     return answer
+
+
+@router.post("/logout")
+def leave() -> Response:
+    """Let go of the cookie."""
+    answer = RedirectResponse("/login", 303)
+    answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    return answer

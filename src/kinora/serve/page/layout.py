@@ -31,17 +31,19 @@ QUIETLY: Final[dict[str, Any]] = {
 }
 """How all events are handled: nobody's waits for somebody else's."""
 
+LEAVE: Final = "<form method=post action=/logout><button class=k-link>Sign out</button></form>"
 WITH_PHOTO: Final = "async (...values) => { values[0] = await kinora.photo(); return values; }"
 TURNED: Final = "(shape, fit) => { kinora.frame(shape, fit); }"
 
 
-def page(service: Service, photos: Photos) -> gr.Blocks:
-    """The page of a service."""
+def page(service: Service, photos: Photos, *, tokens: bool) -> gr.Blocks:
+    """The page of a service. tokens: whether one has to sign in to it."""
     config = known_config(service.settings.model)
+    model = html.escape(service.settings.model_name)
     with gr.Blocks(title="Kinora", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(
             "<header class=k-head><h1>Kinora</h1><p>A still photo becomes a short clip. "
-            f"Model: {html.escape(service.settings.model_name)}</p></header>"
+            f"Model: {model}</p>{LEAVE if tokens else ''}</header>"
         )
         with gr.Row(elem_id="columns"):
             with gr.Column(min_width=300, scale=2, elem_id="making"):

@@ -24,7 +24,7 @@ def mount(app: FastAPI, service: Service) -> None:
     app.include_router(router)
     cast(Any, gr).mount_gradio_app(
         app,
-        page(service, app.state.photos),
+        page(service, app.state.photos, tokens=not app.state.access.open),
         path="/",
         theme=theme(),
         css=(HERE / "page.css").read_text(),
