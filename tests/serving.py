@@ -39,9 +39,10 @@ def running(
     limits: Limits | None = None,
     worker: bool = True,
     step_seconds: float = 0.01,
+    database: str | None = None,
 ) -> Generator[httpx.Client]:
     """A client of a service that runs."""
-    settings = Settings(data=data, model="tiny", limits=limits or Limits())
+    settings = Settings(data=data, model="tiny", limits=limits or Limits(), database=database)
     service = Service(settings)
     guard = create_app(service, access or Access({}, 100_000), page=False)
     listening = socket.create_server(("127.0.0.1", 0))

@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Generator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,7 @@ from kinora.serve.inspecting import Inspector
 from kinora.serve.run import run_service
 from kinora.serve.settings import Limits, Settings
 from tests.cli import Kinora, kinora
+from tests.postgres import installed, postgres
 from tests.serving import picture, running, submitted
 
 __all__ = ["kinora"]
@@ -433,9 +435,18 @@ def test_readers_that_are_gone_come_back(inspector: Inspector) -> None:
 # Anything at all.
 
 
-@pytest.fixture(scope="module")
-def document(open_client: httpx.Client) -> schemathesis.schemas.BaseSchema:
-    return schemathesis.openapi.from_url(f"{open_client.base_url}/api/openapi.json")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def document(
+    request: pytest.FixtureRequest, open_client: httpx.Client, tmp_path: Path
+) -> Generator[schemathesis.schemas.BaseSchema]:
+    with ExitStack() as stack:
+        client = open_client
+        if request.param == "postgresql":
+            if not installed():
+                pytest.skip("PostgreSQL is not installed (Debian: apt install postgresql)")
+            url = stack.enter_context(postgres()).create()
+            client = stack.enter_context(running(tmp_path, worker=False, database=url))
+        yield schemathesis.openapi.from_url(f"{client.base_url}/api/openapi.json")
 
 
 def test_no_request_breaks_the_service(document: schemathesis.schemas.BaseSchema) -> None:
