@@ -18,12 +18,13 @@ demo: $(VENV)/installed
 serve: $(VENV)/installed-serve
 	$(BIN)/kinora serve
 
-# One thread a worker: two workers of two threads each would wait for one another on two cores.
+# One thread a worker, or they would wait for one another; one worker more than two cores have, as
+# the service's tests wait for other processes most of the time.
 test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 bench: $(VENV)/installed-bench
 

@@ -309,8 +309,10 @@ def test_the_keyboard_is_enough(browser: Browser, server: Server) -> None:
         expect(page.locator(f"#stage [data-job='{id}']")).to_have_count(0)
 
 
-def test_a_photo_that_is_too_large_is_not_even_sent(page: Page) -> None:
-    large = {**PHOTO, "buffer": bytes((32 << 20) + 1)}
+def test_a_photo_that_is_too_large_is_not_even_sent(page: Page, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.truncate((32 << 20) + 1)
     page.set_input_files("#photo input[type=file]", large)
     expect(page.locator("#photo [role=alert]")).to_contain_text("at most 32 MiB")
     expect(page.locator("#photo figure")).to_be_hidden()
