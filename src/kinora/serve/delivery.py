@@ -9,7 +9,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from kinora.serve.errors import OutOfRange
 from kinora.serve.files import Files
 
-__all__ = ["TYPES", "deliver"]
+__all__ = ["deliver"]
 
 TYPES = {
     ".mp4": "video/mp4",

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -18,10 +17,7 @@ from kinora.serve.errors import (
     Unknown,
 )
 
-__all__ = ["BEARER", "OpenAIRefusal", "OwnRefusal", "StabilityRefusal", "documented", "refusal"]
-
-BEARER = HTTPBearer(auto_error=False, description="Needed where the service asks for tokens.")
-"""For the document; the guard has looked at it before."""
+__all__ = ["OpenAIRefusal", "OwnRefusal", "StabilityRefusal", "documented", "refusal"]
 
 
 class OwnFault(BaseModel):

@@ -16,10 +16,10 @@ from kinora.config import SVD, ModelConfig, known_config
 from kinora.errors import RequestError
 from kinora.serve.access import Client
 from kinora.serve.delivery import deliver
-from kinora.serve.doors.who import Found, Open, Who
+from kinora.serve.doors.who import BEARER, Found, Open, Who
 from kinora.serve.errors import Invalid
 from kinora.serve.job import Job, State
-from kinora.serve.replies import BEARER, OpenAIRefusal, documented
+from kinora.serve.replies import OpenAIRefusal, documented
 from kinora.serve.service import Service
 from kinora.spelled import parse_fields, parse_number
 

@@ -4,8 +4,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import PlainTextResponse, Response
 
 from kinora import __version__
-from kinora.serve.doors.who import Open
-from kinora.serve.replies import BEARER
+from kinora.serve.doors.who import BEARER, Open
 
 __all__ = ["router"]
 

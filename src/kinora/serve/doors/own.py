@@ -12,10 +12,10 @@ from kinora.config import known_config
 from kinora.errors import RequestError
 from kinora.request import FITS, QUALITIES, SAMPLERS, SCHEDULES
 from kinora.serve.delivery import deliver
-from kinora.serve.doors.who import Found, Open, Who
+from kinora.serve.doors.who import BEARER, Found, Open, Who
 from kinora.serve.errors import Invalid
 from kinora.serve.job import Job, State
-from kinora.serve.replies import BEARER, OwnRefusal, documented
+from kinora.serve.replies import OwnRefusal, documented
 from kinora.serve.service import FIELDS
 from kinora.spelled import parse_fields
 

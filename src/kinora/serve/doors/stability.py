@@ -6,9 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, File, Form, Header, Response
 from starlette.responses import JSONResponse
 
-from kinora.serve.doors.who import Found, Open, Who
+from kinora.serve.doors.who import BEARER, Found, Open, Who
 from kinora.serve.errors import Broken, Missing
-from kinora.serve.replies import BEARER, StabilityRefusal, documented
+from kinora.serve.replies import StabilityRefusal, documented
 
 __all__ = ["router"]
 

@@ -3,12 +3,17 @@
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
 
 from kinora.serve.access import Client
 from kinora.serve.job import Job
 from kinora.serve.service import Service
 
-__all__ = ["Found", "Open", "Who"]
+__all__ = ["BEARER", "Found", "Open", "Who"]
+
+
+BEARER = HTTPBearer(auto_error=False, description="Needed where the service asks for tokens.")
+"""For the document; the guard has looked at it before."""
 
 
 def _service(request: Request) -> Service:

@@ -192,7 +192,8 @@ def shapes(config: ModelConfig | None) -> dict[str, tuple[int, int]]:
         )
     side = round(math.sqrt(pixels) / multiple) * multiple
     found = {"Landscape": (long, short), "Portrait": (short, long), "Square": (side, side)}
-    return {name: size for name, size in found.items() if [size] != own_shapes(config)}
+    own = own_shapes(config)
+    return {name: size for name, size in found.items() if [size] != own}
 
 
 def shapes_by_value(config: ModelConfig | None) -> dict[str, tuple[int, int]]:
