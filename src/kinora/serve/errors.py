@@ -19,6 +19,7 @@ __all__ = [
     "TooLarge",
     "TooMany",
     "Unknown",
+    "UnsupportedCharset",
 ]
 
 
@@ -69,6 +70,12 @@ class TooLarge(Refused):
     """More bytes, pixels or frames than this service takes."""
 
     status, code = 413, "too_large"
+
+
+class UnsupportedCharset(Refused):
+    """Its text is not in UTF-8."""
+
+    status, code = 415, "unsupported_charset"
 
 
 class OutOfRange(Refused):

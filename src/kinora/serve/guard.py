@@ -1,10 +1,10 @@
 """What every request passes, whichever door it is for: the page's own routes too."""
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -13,7 +13,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kinora.serve.access import NOBODY, Access, Client, is_loopback
-from kinora.serve.errors import Broken, Foreign, Refused, Slow, TooLarge, Unknown
+from kinora.serve.budget import Budget
+from kinora.serve.errors import (
+    Broken,
+    Foreign,
+    Refused,
+    Slow,
+    TooLarge,
+    Unknown,
+    UnsupportedCharset,
+)
 from kinora.serve.replies import refusal
 from kinora.serve.settings import Limits
 
@@ -28,6 +37,9 @@ READING: Final = ("GET", "HEAD")
 METHODS: Final = (*READING, "POST", "DELETE", "PUT", "PATCH", "OPTIONS")
 LONGEST: Final = 200
 """Characters of a path in the log."""
+LOGIN_BODY: Final = 4096
+"""Bytes of a login, the only body that is read of somebody without a token."""
+CHARSET: Final = re.compile(r"""charset[*0-9]*\s*=\s*["']?([^;"'\s]*)""")
 
 HEADERS: Final = {
     "content-security-policy": "default-src 'none'; "
@@ -57,11 +69,12 @@ class Guard:
         self.app = app
         self.access = access
         self.limits = limits
+        self.budget = Budget(limits.uploads, limits.room_seconds)
         self.seen = seen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            visit = Visit(scope, receive, send, self.limits)
+            visit = Visit(scope, receive, send, self.limits, self.budget)
             with structlog.contextvars.bound_contextvars(request=visit.id):
                 await self._answer(visit)
         elif scope["type"] == "websocket":
@@ -80,6 +93,7 @@ class Guard:
             log.exception("fault")
             await visit.refuse(Broken("a fault of this service; its log tells more"))
         finally:
+            visit.end()
             seconds = time.perf_counter() - start
             self.seen(visit.method, visit.scope, visit.status, seconds)
             # Open pages ask every two seconds whether the service is there.
@@ -99,6 +113,7 @@ class Guard:
         if self.access.open and not is_loopback(_name(headers.get("host", ""))):
             # A name of somebody's own that they let point here, to call it from their pages.
             raise Foreign("this service answers to localhost only: open it under that name")
+        _check_charset(headers)
         bearer = _bearer(headers)
         if visit.method not in READING and (self.access.open or not bearer):
             _check_origin(headers)
@@ -109,6 +124,7 @@ class Guard:
             visit.client = self._client(visit, bearer or _cookie(headers))
             if not (visit.method in READING and path.startswith(STATIC)):
                 self.access.count(visit.client.name, visit.client.requests)
+        visit.check_body()
         visit.scope.setdefault("state", {}).update(client=visit.client, id=visit.id)
 
     def _client(self, visit: "Visit", token: str | None) -> Client:
@@ -123,7 +139,9 @@ class Guard:
 class Visit:
     """One request: its body is watched as it comes, its answer gets what every answer has."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: Limits) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, limits: Limits, budget: Budget
+    ) -> None:
         self.headers = Headers(scope=scope)
         self.method = scope["method"] if scope["method"] in METHODS else "other"
         # What is there can be asked for its head alone; the server leaves the body out by itself.
@@ -133,6 +151,14 @@ class Visit:
         self.client: Client = NOBODY
         self.status = 500
         self.limits = limits
+        self.budget = budget
+        self.reserved: int | None = None
+        """Bytes of memory for its body, until it is answered."""
+        self.most = LOGIN_BODY if scope["path"] == "/login" else limits.body
+        told = self.headers.get("content-length", "0")
+        self.told = int(told) if told.isdecimal() else 0
+        """Bytes of its body, where it has said how many."""
+        self.has_body = self.told > 0 or "transfer-encoding" in self.headers
         self.deadline = time.monotonic() + limits.upload_seconds
         self.more = True
         self.bytes = 0
@@ -141,24 +167,44 @@ class Visit:
         self._receive, self._send = receive, send
         self._started = self._over = False
 
+    def check_body(self) -> None:
+        """Raises a kind of Refused for a body that needn't be read to see that it is none."""
+        if self.has_body and self.method in READING:
+            raise Refused(f"a {self.method} request has no body here: send it without one")
+        self._check_size()
+
+    def _check_size(self) -> None:
+        if max(self.bytes, self.told) > self.most:
+            raise TooLarge(f"the body of the request is too large: at most {_bytes(self.most)}")
+
     async def receive(self) -> Message:
         """The next part of the body, as long as it keeps coming."""
         if not self.more:  # what comes now is that the client is gone, whenever that is
             return await self._receive()
+        try:
+            return await self._part()
+        except Refused as refused:
+            self.refused = refused
+            raise
+
+    async def _part(self) -> Message:
+        if self.has_body and self.reserved is None and self.most > LOGIN_BODY:
+            size = self.told or self.most
+            self.reserved = await self.budget.take(self.client.name, size)
         wait = min(self.limits.stall_seconds, self.deadline - time.monotonic())
         try:
             message = await asyncio.wait_for(self._receive(), max(0.0, wait))
         except TimeoutError:
-            self.refused = Slow("the body of the request came too slowly. Send it again")
-            raise self.refused from None
+            raise Slow("the body of the request came too slowly. Send it again") from None
         self.more = message.get("more_body", False)
         self.bytes += len(message.get("body", b""))
-        told = self.headers.get("content-length", "0")
-        if max(self.bytes, int(told) if told.isdecimal() else 0) > self.limits.body:
-            most = self.limits.body >> 20
-            self.refused = TooLarge(f"the body of the request is too large: at most {most} MiB")
-            raise self.refused
+        self._check_size()
         return message
+
+    def end(self) -> None:
+        """Release what its body took."""
+        if self.reserved is not None:
+            self.budget.give_back(self.client.name, self.reserved)
 
     async def send(self, message: Message) -> None:
         if self.refused is not None:
@@ -197,17 +243,32 @@ def _check_origin(headers: Headers) -> None:
         raise Foreign("pages of other sites may not call this service")
 
 
+def _check_charset(headers: Headers) -> None:
+    """Only UTF-8: some of Python's codecs take time that grows with the square of the length.
+
+    Raises UnsupportedCharset.
+    """
+    for charset in CHARSET.findall(headers.get("content-type", "").lower()):
+        if charset not in ("utf-8", "utf8"):
+            raise UnsupportedCharset(f"charset {charset[:40]!r}: send text as utf-8")
+
+
+def _bytes(size: int) -> str:
+    return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size:,} bytes"
+
+
 def _bearer(headers: Headers) -> str | None:
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _cookie(headers: Headers) -> str | None:
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return None
-    return found.value if found else None
+    # Not by http.cookies: it takes seconds for a header of backslashes. (CVE-2024-7592)
+    for part in headers.get("cookie", "").split(";"):
+        name, _, value = part.partition("=")
+        if name.strip() == COOKIE:
+            return value.strip()
+    return None
 
 
 def _name(host: str) -> str:

@@ -15,6 +15,11 @@ class Limits:
 
     body: int = 32 << 20
     """Bytes of a request."""
+    uploads: int = 128 << 20
+    """Bytes of the bodies of all requests that are being received or answered; one client's are
+    half of it at most."""
+    room_seconds: float = 5.0
+    """For which a request waits for room among them."""
     pixels: int = MAX_PIXELS
     """Of a photo."""
     frames: int = 50

@@ -19,6 +19,7 @@ from kinora.serve.database import Database, is_away, open_database
 from kinora.serve.errors import Busy
 from kinora.serve.files import Files
 from kinora.serve.heart import Heart
+from kinora.serve.logs import flush_logs
 from kinora.serve.patience import patiently
 from kinora.serve.queue import APPLICATION, VERSION, WORKFLOW, queue_of
 from kinora.serve.settings import Settings
@@ -71,6 +72,7 @@ def run_worker(settings: Settings, load: Callable[[], Maker], *, attached: bool 
     patiently(heart.leave)
     _put_back(work)  # last of all, as DBOS goes on taking jobs
     log.info("worker_left", executor=executor)
+    flush_logs()
     os._exit(0)  # a thread of its is in the midst of a job that isn't its own any more
 
 
@@ -79,6 +81,7 @@ def _bound_farewell(executor: str) -> None:
 
     def vanish() -> None:
         log.warning("worker_vanished", executor=executor)
+        flush_logs()
         os._exit(VANISHED)
 
     limit = threading.Timer(FAREWELL, vanish)
