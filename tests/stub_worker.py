@@ -1,6 +1,6 @@
 """A worker process whose clips take as long as it is told, and nothing else.
 
-python -m tests.stub_worker DATA [SECONDS A STEP] [DATABASE URL]
+python -m tests.stub_worker DATA [SECONDS A STEP] [DATABASE URL] [BINDING]
 """
 
 import os
@@ -33,8 +33,9 @@ BROKEN_SEED = 667
 class Stub:
     """Clips of one colour, which their seed tells; each answer is kept in the journal."""
 
-    def __init__(self, step_seconds: float) -> None:
+    def __init__(self, step_seconds: float, binding: str = "stub float32") -> None:
         self.step_seconds = step_seconds
+        self.binding = binding
 
     def stream(self, requests: Request, journal: Journal | None = None) -> Iterator[Event]:
         plan = requests.resolved(TINY, load_photo(requests.image).size)
@@ -61,11 +62,16 @@ class Stub:
         return np.zeros((1, 32, 64, 3), np.uint8)
 
 
-def main(data: str, step_seconds: str = "0.01", database: str | None = None) -> None:
+def main(
+    data: str,
+    step_seconds: str = "0.01",
+    database: str | None = None,
+    binding: str = "stub float32",
+) -> None:
     from kinora.serve.worker import run_worker
 
-    settings = Settings(data=Path(data), model="tiny", database=database)
-    run_worker(settings, lambda: Stub(float(step_seconds)), attached=True)
+    settings = Settings(data=Path(data), model="tiny", database=database or None)
+    run_worker(settings, lambda: Stub(float(step_seconds), binding), attached=True)
 
 
 def forked(stdin: Connection, log: Path, *arguments: str) -> None:

@@ -20,14 +20,15 @@ from starlette.responses import Response
 from kinora.clip import Clip
 from kinora.config import TINY
 from kinora.errors import RequestError
+from kinora.events import Event, Sampled
 from kinora.pipeline import Pipeline
 from kinora.serve.access import ANYONE
-from kinora.serve.assignments import Assignments
 from kinora.serve.database import jobs as table
 from kinora.serve.delivery import deliver
-from kinora.serve.errors import Busy, Missing, OutOfRange, Superseded
+from kinora.serve.errors import Busy, Missing, OutOfRange
 from kinora.serve.files import Files
 from kinora.serve.job import Job
+from kinora.serve.leases import Leases, requeue
 from kinora.serve.service import Service
 from kinora.serve.settings import Limits, Settings
 from kinora.serve.supervisor import Supervisor
@@ -68,7 +69,8 @@ def worker(service: Service, pipe: Pipeline) -> Generator[Callable[[], Work]]:
     made: list[Work] = []
 
     def another() -> Work:
-        made.append(Work(pipe, Assignments(service.database, secrets.token_hex(4)), service.files))
+        leases = Leases(service.database, secrets.token_hex(4), "tiny", pipe.binding)
+        made.append(Work(pipe, leases, service.files))
         return made[-1]
 
     yield another
@@ -76,13 +78,15 @@ def worker(service: Service, pipe: Pipeline) -> Generator[Callable[[], Work]]:
         work.close()
 
 
-def finish(work: Work, id: str, *, after: int = 0) -> None:
-    """All that is left of a job, in two parts."""
-    assert work.begin(id)
-    steps = work.encode(id) if not after else 6
-    assert work.sample(id, steps // 2) if not after else True
-    assert work.sample(id, steps)
-    assert work.decode(id)
+def begun(work: Work) -> Generator[Event]:
+    """The making of the next job."""
+    lease = work.take()
+    assert lease is not None
+    return work.make(lease)
+
+
+def reach(events: Generator[Event], step: int) -> None:
+    assert any(isinstance(event, Sampled) and event.step == step for event in events)
 
 
 # What a worker does.
@@ -92,27 +96,27 @@ def test_a_job_that_changes_hands_comes_to_the_same_clip(
     worker: Callable[[], Work], service: Service, ask: Ask, pipe: Pipeline
 ) -> None:
     whole, broken = ask(seed=3, steps=6), ask(seed=3, steps=6)
-    finish(worker(), whole.id)
+    assert worker().once()
     first = worker()
-    first.begin(broken.id)
-    assert first.encode(broken.id) == 6
-    assert first.sample(broken.id, 4)
+    late = begun(first)
+    reach(late, 4)
+    with service.database.begin() as c:  # it is taken for dead
+        requeue(c, [first.leases.executor], deaths=1)
     second, calls = worker(), list[int]()
     handle = pipe.unet.register_forward_hook(lambda *_: calls.append(1))
-    finish(second, broken.id, after=4)
+    assert second.once()
     handle.remove()
     assert len(calls) == 2
     clips = [service.files.read(service.clip(service.jobs.get(j.id))) for j in (whole, broken)]
     assert clips[0] == clips[1]
-    with pytest.raises(Superseded):
-        first.sample(broken.id, 6)
+    assert list(late) == []
 
 
 def test_nothing_but_results_is_kept(
     worker: Callable[[], Work], service: Service, ask: Ask, pipe: Pipeline
 ) -> None:
     job = ask(seed=3)
-    finish(worker(), job.id)
+    assert worker().once()
     names = {path.name for path in service.files.path(job.folder).rglob("*")}
     assert {name for name in names if not name.startswith("preview")} == {
         "photo",
@@ -127,7 +131,7 @@ def test_a_recipe_repeats_the_clip(
     worker: Callable[[], Work], service: Service, ask: Ask, pipe: Pipeline
 ) -> None:
     job = ask(motion=40, guidance=[1.0, 2.0])
-    finish(worker(), job.id)
+    assert worker().once()
     result = service.jobs.get(job.id).result
     assert result is not None
     with service.files.local(f"{job.folder}/clip.mp4") as path:
@@ -140,14 +144,13 @@ def test_a_recipe_repeats_the_clip(
 def test_a_cancelled_job_stops_within_a_step(
     worker: Callable[[], Work], service: Service, ask: Ask, pipe: Pipeline
 ) -> None:
-    job, work = ask(steps=50), worker()
-    work.begin(job.id)
-    assert work.encode(job.id) == 50
+    job, events = ask(steps=50), begun(worker())
+    reach(events, 1)
     service.cancel(ANYONE, job.id)
     time.sleep(0.1)  # a worker looks ten times a second at most
     calls = list[int]()
     handle = pipe.unet.register_forward_hook(lambda *_: calls.append(1))
-    assert not work.sample(job.id, 50)
+    assert len(list(events)) <= 1
     handle.remove()
     assert len(calls) <= 1
     assert service.jobs.get(job.id).state == "cancelled"
@@ -187,7 +190,7 @@ def test_a_full_disk_is_waited_for(
         return store(name)
 
     monkeypatch.setattr(service.files, "new", full)
-    finish(work, job.id)
+    assert work.once()
     assert fulls[0] == 2
     assert service.jobs.get(job.id).state == "succeeded"
 
@@ -195,9 +198,8 @@ def test_a_full_disk_is_waited_for(
 def test_a_job_that_the_model_can_not_make_fails(
     worker: Callable[[], Work], service: Service, ask: Ask, pipe: Pipeline
 ) -> None:
-    job, work = ask(size=(100, 100)), worker()
-    assert work.begin(job.id)
-    assert work.encode(job.id) == 0
+    job = ask(size=(100, 100))
+    assert worker().once()
     ended = service.jobs.get(job.id)
     assert ended.state == "failed"
     assert ended.error is not None
@@ -227,7 +229,7 @@ def test_files_are_whole_or_not_there(files: Files) -> None:
     files.write("a/b/c.txt", b"whole")
     files.write("a/b/c.txt", b"other")
     assert files.read("a/b/c.txt") == b"other"
-    assert files.size("a/b/c.txt") == files.bytes_of("a") == 5
+    assert files.about("a/b/c.txt")[0] == files.bytes_of("a") == 5
     with files.local("a/b/c.txt") as path:
         assert path.read_bytes() == b"other"
     assert files.folders("a") == ["a/b"]

@@ -168,6 +168,14 @@ class Pipeline(Steps):
             quantised=self.quantize is not None,
         )
 
+    @property
+    def binding(self) -> str:
+        """The weights and the precision of each network: what decides a clip's values, besides
+        the request."""
+        decoder = next(self.vae.decoder.parameters()).dtype
+        parts = (self.fingerprint, self.dtype, decoder, self.quantize or "unquantized")
+        return " ".join(str(part).removeprefix("torch.") for part in parts)
+
     def recipe(self, plan: Plan) -> dict[str, object]:
         """What to repeat a clip with; travels inside its file."""
         return {

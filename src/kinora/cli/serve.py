@@ -180,14 +180,13 @@ def worker(
             "it shares"
         )
     with _extra(), out_of_memory("choose a smaller --model, or --dtype float16"):
-        import dbos
         import huggingface_hub.utils
 
         from kinora.serve.logs import start_logs
         from kinora.serve.settings import Settings
         from kinora.serve.worker import run_worker
 
-        start_logs(dbos, huggingface_hub.utils)
+        start_logs(huggingface_hub.utils)
         settings = Settings(data=data, model=model, database=database, storage=storage)
         run_worker(settings, chosen.load, attached=attached)
 

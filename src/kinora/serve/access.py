@@ -60,29 +60,27 @@ NOBODY = Client(name="nobody")
 
 
 class Access:
-    """Tells clients by their tokens, and counts requests."""
+    """Identifies clients by their tokens, and counts requests."""
 
     def __init__(
         self, clients: Mapping[str, Client], requests: int, file: Path | None = None
     ) -> None:
-        """clients: by the hashes of their tokens; empty where none is asked for.
+        """clients: by the hashes of their tokens.
 
         requests: of a client in a minute.
         file: of more clients, which is read again whenever it has changed.
-        Raises RequestError when the file can't be understood.
+        Where there are neither clients nor a file, no token is asked for: what becomes of the file
+        later on changes nothing about that.
         """
         self.fixed = clients
         self.requests = requests
         self.file = file
-        self.changed = None if file is None else _changed(file)
-        self.clients = {**clients, **({} if file is None else read_clients(file))}
-        self.looked = time.monotonic()
+        self.open = not clients and file is None
         self.lock = Lock()
         self.recent: dict[str, deque[float]] = {}
-
-    @property
-    def open(self) -> bool:
-        return not self.clients
+        self.looked = time.monotonic()
+        self.changed = _changed(file)
+        self.clients = {**clients, **_read(file)}
 
     def client(self, token: str | None) -> Client:
         """Raises Unknown for a token that is missing or nobody's."""
@@ -117,61 +115,78 @@ class Access:
             del self.recent[who]
 
     def _look_again(self) -> None:
-        """Tokens that were added or taken away hold at once. A file that got damaged doesn't."""
+        """Tokens that were added or taken away hold at once."""
         now = time.monotonic()
         if self.file is None or now < self.looked + 1:
             return
         self.looked = now
         changed = _changed(self.file)
-        if changed == self.changed:
-            return
-        self.changed = changed
-        try:
-            self.clients = {**self.fixed, **read_clients(self.file)}
-        except RequestError as error:
-            log.warning("tokens_not_read", reason=str(error))
+        if changed != self.changed:
+            self.changed = changed
+            self.clients = {**self.fixed, **_read(self.file)}
 
     @staticmethod
     def of(token: str | None, file: Path | None, requests: int) -> "Access":
-        """From one token, or a file of several; open where there is neither.
+        """From one token, a file of several, or both; open where there is neither.
 
-        Raises RequestError when the token is too short, or the file can't be understood.
+        Raises RequestError when the token is too short, or there is no token at all in the file
+        and none besides.
         """
-        if token is None:
-            return Access({}, requests, file)
-        if len(token.strip()) < SHORTEST:
+        clients: dict[str, Client] = {}
+        if token is not None:
+            if len(token.strip()) < SHORTEST:
+                raise RequestError(
+                    f"the token has {len(token.strip())} characters: it must have {SHORTEST} or "
+                    "more. `openssl rand -hex 32` makes one"
+                )
+            clients[hashed(token.strip())] = Client(name="default")
+        if file is not None and not clients and not read_clients(file)[0]:
             raise RequestError(
-                f"the token has {len(token.strip())} characters: it must have {SHORTEST} or more. "
-                "`openssl rand -hex 32` makes one"
+                f"{file}: holds no token ({'; '.join(read_clients(file)[1]) or 'it is empty'}). "
+                f"`kinora token NAME >> {file}` adds one"
             )
-        return Access({hashed(token.strip()): Client(name="default")}, requests, file)
+        return Access(clients, requests, file)
 
 
-def _changed(file: Path) -> float | None:
-    return file.stat().st_mtime if file.exists() else None
+def _changed(file: Path | None) -> tuple[int, ...] | None:
+    """What tells one state of a file from another; None where it isn't there."""
+    try:
+        found = None if file is None else file.stat()
+    except OSError:
+        return None
+    return found and (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def read_clients(file: Path) -> dict[str, Client]:
-    """A file with one JSON object a line: name, sha256 of the token, and what limits it has.
+def _read(file: Path | None) -> dict[str, Client]:
+    """Clients of a file, where there is one; what is wrong with it is logged."""
+    if file is None:
+        return {}
+    clients, faults = read_clients(file)
+    if faults or not clients:
+        log.warning("tokens_not_read", file=file.name, clients=len(clients), reasons=faults[:10])
+    return clients
 
-    Raises RequestError.
+
+def read_clients(file: Path) -> tuple[dict[str, Client], list[str]]:
+    """Clients of a file by the hashes of their tokens, and what is wrong with other lines.
+
+    The file has one JSON object a line: name, sha256 of the token, and what limits it has. A line
+    that can't be understood admits nobody, and changes nothing about the others.
     """
     clients: dict[str, Client] = {}
-    if not file.is_file():
-        raise RequestError(f"{file}: no such file. `kinora token NAME >> {file}` makes one")
+    faults: list[str] = []
     try:
-        for line in filter(str.strip, file.read_text().splitlines()):
-            mark, client = _client(dict(json.loads(line)))
-            clients[mark] = client
-        if not clients:
-            raise ValueError("there is none")
-    except (OSError, ValueError, TypeError) as error:
-        raise RequestError(
-            f"{file}: must have one JSON object a line, such as "
-            '{"name": "studio", "sha256": "…", "jobs": 100}, as `kinora token` prints it '
-            f"({error})"
-        ) from None
-    return clients
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        return {}, [str(error.strerror).lower()]
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                mark, client = _client(dict(json.loads(line)))
+                clients[mark] = client
+            except (RequestError, ValueError, TypeError, RecursionError) as error:
+                faults.append(f"line {number}: {error}")
+    return clients, faults
 
 
 def check_name(name: str) -> None:
@@ -191,12 +206,12 @@ def _client(line: Mapping[str, Any]) -> tuple[str, Client]:
     name, mark = line["name"], line["sha256"]
     check_name(str(name))
     if not re.fullmatch("[0-9a-f]{64}", str(mark)):
-        raise ValueError(f"{mark!r} is no SHA-256")
+        raise ValueError("sha256 must have 64 hexadecimal digits")  # it may be the token itself
     limits: dict[str, int | None] = {limit: line.get(limit) for limit in LIMITS}
     for value in limits.values():
         if value is not None and (type(value) is not int or value < 1):
             raise ValueError(f"{value!r} must be a whole number from 1")
-    return mark, Client(name=name, **limits)
+    return str(mark), Client(name=str(name), **limits)
 
 
 def new_token() -> str:
@@ -205,7 +220,7 @@ def new_token() -> str:
 
 def hashed(token: str) -> str:
     """Tokens are long and random, so that a plain hash tells nothing of them."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
 
 
 def is_loopback(host: str) -> bool:

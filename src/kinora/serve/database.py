@@ -1,18 +1,31 @@
-"""The database: SQLite on one machine, PostgreSQL for several; tables beside those of DBOS."""
+"""The database: SQLite on one machine, PostgreSQL for several."""
 
 import sqlite3
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import sqlalchemy as sa
-from dbos import DBOS
 from sqlalchemy import event, exc
 
 from kinora.errors import RequestError
 from kinora.serve.errors import Busy
 
-__all__ = ["STALLED", "Database", "is_away", "jobs", "open_database", "workers"]
+__all__ = [
+    "SILENCE",
+    "STALLED",
+    "Database",
+    "is_away",
+    "jobs",
+    "living",
+    "open_database",
+    "times",
+    "workers",
+]
+
+SILENCE: Final = 5.0
+"""Seconds without a beat, after which a worker counts as dead."""
 
 STALLED: Final = 5.0
 """Seconds in the midst of a transaction without a statement, after which PostgreSQL rolls it back:
@@ -38,6 +51,7 @@ jobs = sa.Table(
     sa.Column("finished", sa.Double),
     sa.Column("keep", sa.Integer, nullable=False),
     sa.Column("executor", sa.String(64)),
+    sa.Column("binding", sa.String(255)),
     sa.Column("deaths", sa.Integer, nullable=False),
     sa.Column("cancelling", sa.Boolean, nullable=False),
     sa.Column("hidden", sa.Boolean, nullable=False),
@@ -62,7 +76,16 @@ workers = sa.Table(
     sa.Column("executor", sa.String(64), primary_key=True),
     sa.Column("model", sa.String(255), nullable=False),
     sa.Column("beat", sa.Double, nullable=False),
+    sa.Column("binding", sa.String(255)),
 )
+
+times = sa.Table(
+    "kinora_times",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("at", sa.Double, nullable=False),
+)
+"""When things were last done, by the database's clock."""
 
 
 class Database:
@@ -119,11 +142,11 @@ def open_database(url: str, *, patience: float) -> Database:
     if kind == "postgresql":
         where = where.set(drivername="postgresql+psycopg")
     try:
-        DBOS.migrate(where.render_as_string(hide_password=False))
         database = Database((_sqlite if kind == "sqlite" else _postgresql)(where, patience))
         with database.begin() as c:
             database.lock(c, "kinora")  # two that start at a time would both create the tables
             metadata.create_all(c)
+            _add_columns(c)
     except (exc.DBAPIError, Busy) as error:
         cause = error.__cause__ if isinstance(error, Busy) else error
         reason = getattr(cause, "orig", None) or cause
@@ -132,7 +155,25 @@ def open_database(url: str, *, patience: float) -> Database:
     return database
 
 
+def living(database: Database) -> sa.ColumnElement[bool]:
+    """Which rows are of workers that have beaten lately."""
+    return workers.c.beat >= database.now - SILENCE
+
+
+def _add_columns(c: sa.Connection) -> None:
+    """Give tables of an earlier version the columns that came since; all of them may be null."""
+    for table in metadata.sorted_tables:
+        there = {column["name"] for column in sa.inspect(c).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                kind = column.type.compile(c.dialect)
+                c.execute(sa.text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
+
+
 def _sqlite(url: sa.URL, patience: float) -> sa.Engine:
+    if url.database:
+        with suppress(OSError):  # which opening it reports
+            Path(url.database).touch(0o600)  # the files beside it get the same mode
     # What a client sent isn't for the log, not even where a statement fails.
     engine = sa.create_engine(
         url, pool_size=20, hide_parameters=True, connect_args={"timeout": patience}
@@ -140,7 +181,7 @@ def _sqlite(url: sa.URL, patience: float) -> sa.Engine:
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _: object) -> None:  # pyright: ignore[reportUnusedFunction]
-        # As DBOS has it: what writes takes the lock first. Readers don't wait for writers.
+        # What writes takes the lock first. Readers don't wait for writers.
         connection.isolation_level = "IMMEDIATE"
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")

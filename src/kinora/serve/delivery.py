@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from kinora.serve.errors import OutOfRange
 from kinora.serve.files import Files
@@ -24,17 +24,24 @@ def deliver(files: Files, name: str, request: Request) -> Response:
 
     Raises Missing or OutOfRange.
     """
-    size, kind = files.size(name), TYPES[Path(name).suffix]
-    start, end = asked = asked_range(request.headers.get("range", ""), size) or (0, size)
-    headers = {"accept-ranges": "bytes", "content-length": str(end - start)}
-    if asked != (0, size):
+    size, tag = files.about(name)
+    tag = f'"{tag}"'
+    # Of one client only, and to be asked for again: it may have been deleted since.
+    headers = {"accept-ranges": "bytes", "cache-control": "private, no-cache", "etag": tag}
+    if tag in re.split(r"\s*,\s*", request.headers.get("if-none-match", "").replace("W/", "")):
+        return Response(status_code=304, headers=headers)
+    asked = None
+    if request.headers.get("if-range", tag) == tag:  # else it has a part of another file
+        asked = asked_range(request.headers.get("range", ""), size)
+    start, end = asked or (0, size)
+    headers["content-length"] = str(end - start)
+    if asked is not None:
         headers["content-range"] = f"bytes {start}-{end - 1}/{size}"
-        return StreamingResponse(files.part(name, start, end), 206, headers, kind)
-    if not files.is_local:
-        return StreamingResponse(files.part(name, start, end), 200, headers, kind)
-    # It would look at the range once more, and refuse what can't be understood.
-    request.scope["headers"] = [h for h in request.scope["headers"] if h[0] != b"range"]
-    return FileResponse(files.path(name), media_type=kind)
+    status = 200 if asked is None else 206
+    # Open before the response begins: a file that is deleted meanwhile is still read whole.
+    return StreamingResponse(
+        files.part(name, start, end), status, headers, TYPES[Path(name).suffix]
+    )
 
 
 def asked_range(header: str, size: int) -> tuple[int, int] | None:

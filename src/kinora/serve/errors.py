@@ -11,11 +11,11 @@ __all__ = [
     "Foreign",
     "Full",
     "Invalid",
+    "LeaseLost",
     "Missing",
     "OutOfRange",
     "Refused",
     "Slow",
-    "Superseded",
     "TooLarge",
     "TooMany",
     "Unknown",
@@ -118,5 +118,5 @@ class Broken(Refused):
     status, code = 500, "internal"
 
 
-class Superseded(KinoraError):
+class LeaseLost(KinoraError):
     """A worker was taken for dead, and another one has its job by now."""

@@ -65,6 +65,8 @@ class Job(Order):
     finished: float | None
     executor: str | None
     """The worker that has it, or had it last."""
+    binding: str | None
+    """The weights and the precision that it is computed with, once a worker has taken it."""
     deaths: int
     """Of workers in the midst of it."""
     cancelling: bool

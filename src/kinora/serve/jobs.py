@@ -1,7 +1,7 @@
 """The table of jobs, as clients see and change it. Every change is one transaction."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
@@ -12,10 +12,7 @@ from kinora.serve.database import Database, jobs
 from kinora.serve.errors import Conflict, Full
 from kinora.serve.job import ENDED, Job, Order, State
 
-__all__ = ["Enqueue", "Jobs"]
-
-Enqueue = Callable[[sa.Connection, Job], None]
-"""Puts a job into the queue, as part of the transaction that makes it."""
+__all__ = ["Jobs"]
 
 
 class Jobs:
@@ -24,9 +21,7 @@ class Jobs:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def submit(
-        self, order: Order, enqueue: Enqueue, *, queue: int, per_client: int
-    ) -> tuple[Job, bool]:
+    def submit(self, order: Order, *, queue: int, per_client: int) -> tuple[Job, bool]:
         """A new job, or the one that the client made under this key before; whether it is new.
 
         queue, per_client: how many jobs may wait in all, and of one client.
@@ -38,9 +33,7 @@ class Jobs:
             if known is not None:
                 return known, False
             self._check_room(c, order.client, queue, per_client)
-            job = self._insert(c, order)
-            enqueue(c, job)
-            return job, True
+            return self._insert(c, order), True
 
     def get(self, id: str, client: str | None = None) -> Job:
         """A job; of this client, where one is given. Raises Missing."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-import dbos
 import structlog
 import uvicorn
 
@@ -51,7 +50,7 @@ def run_service(
             f"host {host}: others could come in. Name a --token (or a --tokens file), "
             "or keep to 127.0.0.1"
         )
-    start_logs(dbos)
+    start_logs()
     try:
         listening = socket.create_server((host, port), reuse_port=False, family=_family(host))
     except OSError as error:

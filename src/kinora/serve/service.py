@@ -17,13 +17,12 @@ from kinora.request import Request, draw_seed
 from kinora.serve.access import Client
 from kinora.serve.database import open_database
 from kinora.serve.errors import Broken, Busy, Conflict, Full, Invalid, Missing, TooLarge
-from kinora.serve.files import Files
-from kinora.serve.heart import living
+from kinora.serve.files import Files, make_private
+from kinora.serve.heartbeat import count_workers
 from kinora.serve.inspecting import Inspector
 from kinora.serve.job import Job, Order, folder_of, request_of
 from kinora.serve.jobs import Jobs
-from kinora.serve.queue import Queue
-from kinora.serve.settings import Settings
+from kinora.serve.settings import OWN_NAMES, Settings
 from kinora.serve.watch import Watch
 
 __all__ = ["FIELDS", "FORMATS", "Service"]
@@ -49,16 +48,12 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         """Raises RequestError when the database or the storage can't be used."""
-        try:
-            settings.data.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RequestError(f"{settings.data}: can't be made: {error.strerror}") from error
+        make_private(settings.data, OWN_NAMES)
         self.settings = settings
         self.limits = settings.limits
         self.database = open_database(settings.database_url, patience=PATIENCE)
-        self.queue = Queue(self.database)
         self.jobs = Jobs(self.database)
-        self.files = Files(settings.storage_url)
+        self.files = Files(settings.storage_url, private=settings.storage is None)
         self.inspector = Inspector(settings.limits.pixels)
         self.watch = Watch(self.jobs.several)
         self.tidied: list[Callable[[], None]] = []
@@ -112,7 +107,6 @@ class Service:
         try:
             job, new = self.jobs.submit(
                 order,
-                self.queue.put,
                 queue=self.limits.queue,
                 per_client=client.jobs or self.limits.per_client,
             )
@@ -171,7 +165,7 @@ class Service:
 
     def models(self) -> dict[str, int]:
         """The models that can be asked for, and how many workers run each. Raises Busy."""
-        return {self.settings.model_name: 0, **living(self.database)}
+        return {self.settings.model_name: 0, **count_workers(self.database)}
 
     def check(self) -> None:
         """Whether jobs can be taken. Raises Busy when they can't."""
@@ -195,13 +189,11 @@ class Service:
 
     def close(self) -> None:
         self.inspector.close()
-        self.queue.close()
         self.database.close()
 
     def _forget(self, id: str) -> None:
         try:
             self.files.delete(folder_of(id))
-            self.queue.forget(id)
             self.jobs.forget(id)
         except Exception as error:  # what fails is tried again at the next sweep
             log.warning("not_forgotten_yet", job=id, reason=str(error))

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from kinora.config import known_config
 from kinora.media.picture import MAX_PIXELS
 
-__all__ = ["Limits", "Settings"]
+__all__ = ["OWN_NAMES", "Limits", "Settings"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +42,10 @@ class Limits:
     """How long jobs are kept after their end."""
     keep_bytes: int = 20 << 30
     """How much they may take; the oldest go first."""
+
+
+OWN_NAMES: Final = ("kinora.sqlite*", "files", "uploads")
+"""What the service keeps in its data folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,12 +1,16 @@
-"""A worker's making of clips, in pieces, each of which lasts once it is done."""
+"""A worker's making of clips. What took long to compute lasts as soon as it is there."""
 
+import math
+import re
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 from threading import Event as Flag
+from threading import Lock
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -19,14 +23,14 @@ from kinora.events import Decoded, Done, Encoded, Event, Sampled
 from kinora.media.picture import MAX_PIXELS
 from kinora.request import Request
 from kinora.runtime import Journal
-from kinora.serve.assignments import Assignments
 from kinora.serve.database import is_away
-from kinora.serve.errors import Busy, Missing, Superseded
+from kinora.serve.errors import Busy, LeaseLost, Missing
 from kinora.serve.files import Files
 from kinora.serve.inspecting import Inspector
-from kinora.serve.job import Job, State, folder_of, request_of
+from kinora.serve.job import Job, State, request_of
 from kinora.serve.journal import FileJournal
-from kinora.serve.patience import patiently
+from kinora.serve.leases import Lease, Leases
+from kinora.serve.retry import patiently
 from kinora.serve.stills import jpeg, sheet, small
 from kinora.types import Latents
 
@@ -36,6 +40,8 @@ LOOK = 0.1
 """Seconds between two notes of how far a job is, at least."""
 SHARE = 0.1
 """Of the time that previews may take."""
+PARTS = 8
+"""Of sampling, each of which lasts once it is done."""
 
 log = structlog.get_logger()
 
@@ -43,6 +49,11 @@ log = structlog.get_logger()
 @runtime_checkable
 class Maker(Protocol):
     """What makes clips: a `kinora.Pipeline`, or what stands for one."""
+
+    @property
+    def binding(self) -> str:
+        """The weights and the precision that it computes with."""
+        ...
 
     def stream(self, requests: Request, journal: Journal | None = None) -> Iterator[Event]: ...
 
@@ -69,6 +80,12 @@ class Making:
     cost: float = 0.0
     """Seconds that the last preview took."""
 
+    def completes_part(self, event: Event) -> bool:
+        """Whether what was computed by now is to last."""
+        if not isinstance(event, Sampled):
+            return isinstance(event, Encoded)
+        return event.step in {math.ceil(event.steps * part / PARTS) for part in range(1, PARTS + 1)}
+
     def seconds_left(self, step: int) -> float | None:
         """Of sampling, by the median of the steps so far: the first ones take longer."""
         if len(self.times) < 4:
@@ -79,58 +96,82 @@ class Making:
 
 
 class Work:
-    """The clips that one worker makes, one at a time.
+    """What one worker does about jobs, one at a time.
 
     Between the pieces, all that is needed to go on lies in files and in the job's row.
     """
 
-    def __init__(self, maker: Maker, jobs: Assignments, files: Files) -> None:
+    def __init__(self, maker: Maker, leases: Leases, files: Files) -> None:
         self.maker = maker
-        self.jobs = jobs
+        self.leases = leases
         self.files = files
         self.inspector = Inspector(MAX_PIXELS, readers=1)
-        self.making: Making | None = None
+        self.taking = Lock()
         self.leaving = Flag()
         """Set when the worker is to leave: what is being made then stays as it is."""
 
-    def begin(self, id: str) -> bool:
-        """Take a job, if there is still something to do about it."""
-        self._stay()
-        if self.making is not None:  # another worker has that by now
-            self.making.events.close()
-            self.making = None
-        job = patiently(lambda: self.jobs.begin(id))
-        if job is None:  # whoever ended it may have died before this
-            self._clear(folder_of(id))
+    def once(self) -> bool:
+        """Make the clip of the next job; whether there was one. Raises Busy."""
+        lease = self.take()
+        if lease is None:
             return False
-        journal = FileJournal(self.files, _state(job.folder))
-        self.making = Making(job, self._events(job, journal), journal, job.previews)
-        log.info("job_begun", job=id, deaths=job.deaths)
+        try:
+            for _ in self.make(lease):
+                pass
+        except Exception as error:  # what nobody has thought of: nobody would make it any more
+            self._give_up(lease.job.id, error)
         return True
 
-    def encode(self, id: str) -> int:
-        """The number of steps to sample; 0 when the job has ended."""
-        return self._advance(id, lambda event: isinstance(event, Encoded))
+    def take(self) -> Lease | None:
+        """A job, if there is one to make. Raises Busy."""
+        with self.taking:
+            lease = None if self.leaving.is_set() else self.leases.take()
+        if lease is not None and lease.job.ended:  # whoever ended it may have died before this
+            self._clear(lease.job.folder)
+            return None
+        return lease
 
-    def sample(self, id: str, step: int) -> bool:
-        """Until a step is done; False when the job has ended."""
-        return bool(self._advance(id, lambda e: isinstance(e, Sampled) and e.step >= step))
+    def make(self, lease: Lease) -> Generator[Event]:
+        """Make a clip, event by event, until the job has ended or is another worker's."""
+        job = lease.job
+        if lease.anew:
+            log.info("job_begun_anew", job=job.id)
+            self._clear(job.folder)
+        journal = FileJournal(self.files, _state(job.folder))
+        making = Making(job, self._events(job, journal), journal, job.previews)
+        log.info("job_begun", job=job.id, deaths=job.deaths)
+        try:
+            for event in making.events:
+                self._note(making, event)
+                if making.completes_part(event):
+                    self._kept(making, journal.flush)
+                yield event
+        except Cancelled:
+            self._end(making, "cancelled")
+        except LeaseLost:
+            log.warning("lease_lost", job=job.id)
+        except Exception as error:
+            reason = told(error)
+            if reason["code"] == "internal":
+                log.exception("job_broke", job=job.id)
+            self._end(making, "failed", error=reason)
+        finally:
+            making.events.close()
 
-    def decode(self, id: str) -> bool:
-        """Until the clip is there; False when the job has ended in another way."""
-        return bool(self._advance(id, lambda event: isinstance(event, Done)))
+    def leave(self) -> None:
+        """Give the job back to the queue, and take no other one."""
+        self.leaving.set()
+        with self.taking:
+            patiently(self.leases.give_back)
 
     def close(self) -> None:
         self.inspector.close()
 
-    def give_up(self, id: str, error: Exception) -> None:
-        """After what nobody has thought of: a job that isn't made any more has failed.
-
-        Nothing happens to one that has ended already, or that another worker has.
-        """
-        with suppress(Superseded):
+    def _give_up(self, id: str, error: Exception) -> None:
+        """Nothing happens to a job that has ended already, or that another worker has."""
+        with suppress(LeaseLost):
             reason = told(error)
-            patiently(lambda: self.jobs.end(id, "failed", error=reason))
+            patiently(lambda: self.leases.end(id, "failed", error=reason))
             log.error("job_given_up", job=id, reason=str(error))
 
     def _stay(self) -> None:
@@ -145,7 +186,7 @@ class Work:
     def _kept(self, making: Making, change: Callable[[], object]) -> None:
         """Store what took long to make, however long the storage is full or away.
 
-        Raises Cancelled, or Superseded.
+        Raises Cancelled, or LeaseLost.
         """
 
         def meanwhile() -> None:
@@ -154,30 +195,8 @@ class Work:
 
         patiently(change, meanwhile=meanwhile)
 
-    def _advance(self, id: str, reached: Callable[[Event], bool]) -> int:
-        making = self.making
-        if making is None or making.job.id != id:
-            raise Superseded(f"job {id}: it isn't being made here")
-        try:
-            for event in making.events:
-                self._note(making, event)
-                if reached(event):
-                    self._kept(making, making.journal.flush)
-                    return making.steps
-            raise AssertionError("a stream ends with Done")
-        except Cancelled:
-            self._end(making, "cancelled")
-        except Superseded:  # DBOS has this outcome refused, and waits for the other one's
-            raise
-        except Exception as error:
-            reason = told(error)
-            if reason["code"] == "internal":
-                log.exception("job_broke", job=id)
-            self._end(making, "failed", error=reason)
-        return 0
-
     def _note(self, making: Making, event: Event) -> None:
-        """What an event means for the job. Raises Cancelled, or Superseded."""
+        """What an event means for the job. Raises Cancelled, or LeaseLost."""
         self._stay()
         match event:
             case Encoded(plans=(plan,)):
@@ -203,7 +222,7 @@ class Work:
             return
         making.looked = now
         with suppress(Busy):  # how far it has come is told again at the next step
-            if not self.jobs.tell(making.job.id, previews=making.previews, **values):
+            if not self.leases.report(making.job.id, previews=making.previews, **values):
                 raise Cancelled
 
     def _preview(self, making: Making, denoised: Latents) -> None:
@@ -240,10 +259,10 @@ class Work:
 
     def _end(self, making: Making, state: State, **values: object) -> None:
         """Whatever is only of use while the clip is being made goes, once it is this worker's."""
-        job, self.making = making.job, None
+        job = making.job
         making.events.close()
         size = self.files.bytes_of(job.folder) - self.files.bytes_of(_state(job.folder))
-        patiently(lambda: self.jobs.end(job.id, state, bytes=size, **values))
+        patiently(lambda: self.leases.end(job.id, state, bytes=size, **values))
         self._clear(job.folder)
         log.info("job_ended", job=job.id, state=state)
 
@@ -272,6 +291,13 @@ def told(error: Exception) -> dict[str, str]:
         case _ if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
             return {"code": "out_of_memory", "message": "not enough memory. Ask for a smaller clip"}
         case KinoraError():
-            return {"code": "failed", "message": str(error)}
+            return {"code": "failed", "message": without_paths(str(error))}
         case _:
             return {"code": "internal", "message": "a fault of this service; its log tells more"}
+
+
+def without_paths(message: str) -> str:
+    """A message with only the last part of each path of this machine."""
+    return re.sub(
+        r"(?<![\w:/])/(?:[^\s/:,;()'\"]+/)+[^\s/:,;()'\"]*", lambda m: Path(m[0]).name, message
+    )

@@ -30,7 +30,7 @@ class Photos:
 
     def __init__(self, folder: Path) -> None:
         """Raises RequestError when the folder can't be made."""
-        self.files = Files(str(folder))
+        self.files = Files(str(folder), private=True)
 
     def keep(self, client: Client, photo: bytes) -> str:
         """A name to take it by, which holds for some minutes. Raises Busy when there's no room."""
