@@ -329,7 +329,7 @@ def test_what_was_kept_long_enough_goes(service: Service, ask: Ask) -> None:
     age(service, old.id, finished=time.time() - old.keep - 1)
     service.sweep()
     assert [there(service, job) for job in (old, young, waiting)] == [False, True, True]
-    assert {job.id for job in service.jobs.find("local")} == {young.id, waiting.id}
+    assert {job.id for job in service.jobs.find("local").jobs} == {young.id, waiting.id}
 
 
 def test_the_oldest_go_where_room_is_short(service: Service, ask: Ask) -> None:
@@ -360,7 +360,7 @@ def test_a_job_whose_commit_was_not_acknowledged_keeps_its_photo(
     monkeypatch.setattr(service.jobs, "submit", unacknowledged)
     with pytest.raises(Busy):
         ask()
-    (job,) = service.jobs.find("local")
+    (job,) = service.jobs.find("local").jobs
     assert there(service, job)
 
 

@@ -1,5 +1,6 @@
 """Values as people write them: on a command line, in a form."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -7,7 +8,14 @@ from typing import Any, Final
 
 from kinora.errors import RequestError
 
-__all__ = ["parse_count", "parse_fields", "parse_integer", "parse_number", "parse_size"]
+__all__ = [
+    "parse_count",
+    "parse_fields",
+    "parse_integer",
+    "parse_networks",
+    "parse_number",
+    "parse_size",
+]
 
 
 def parse_integer(name: str, text: str) -> int:
@@ -39,6 +47,23 @@ def parse_size(name: str, text: str) -> tuple[int, int]:
     if match is None:
         raise RequestError(f"{name} {text!r}: must be width and height such as 1024x576")
     return int(match[1]), int(match[2])
+
+
+def parse_networks(name: str, text: str) -> list[str]:
+    """Addresses or networks, with commas between them; none of an empty text.
+
+    Raises RequestError when one is neither.
+    """
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    for part in found:
+        try:
+            ipaddress.ip_network(part)
+        except ValueError as error:
+            raise RequestError(
+                f"{name} {part!r}: must be an address such as 127.0.0.1, or a network such as "
+                f"10.0.0.0/8 ({error})"
+            ) from None
+    return found
 
 
 def _range(name: str, text: str, *, example: str) -> tuple[float, float]:

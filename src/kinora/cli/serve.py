@@ -16,7 +16,7 @@ from kinora.cli.chosen import Chosen
 from kinora.cli.say import remark, result
 from kinora.cli.session import out_of_memory
 from kinora.errors import RequestError
-from kinora.spelled import parse_count, parse_number
+from kinora.spelled import parse_count, parse_networks, parse_number
 
 __all__ = ["serve", "token", "worker"]
 
@@ -50,6 +50,7 @@ DATA = Path("kinora-data")
 
 
 def serve(
+    context: typer.Context,
     model: options.Model = "nano",
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where to listen.", envvar="KINORA_HOST")
@@ -67,6 +68,14 @@ def serve(
             envvar="KINORA_TOKEN",
         ),
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The same token from a file, which no list of processes shows.",
+            show_default=False,
+        ),
+    ] = None,
     tokens: Annotated[
         Path | None,
         typer.Option(
@@ -75,6 +84,16 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    proxies: Annotated[
+        str,
+        typer.Option(
+            "--proxies",
+            metavar="ADDRESSES",
+            help="Proxies whose X-Forwarded-For is believed: addresses or networks, with commas.",
+            show_default=False,
+            envvar="KINORA_PROXIES",
+        ),
+    ] = "",
     work: Annotated[
         bool, typer.Option("--work/--no-work", help="Whether a worker runs on this machine too.")
     ] = True,
@@ -118,6 +137,8 @@ def serve(
         raise RequestError(f"keep_days {keep_days}: must be more than 0, at most 36500")
     waiting = parse_count("queue", queue, 1_000_000)
     room = parse_bytes("keep_size", keep_size)
+    token = _one_token(token, token_file, shown=_on_command_line(context, "token"))
+    trusted = parse_networks("proxies", proxies)
     with _extra():
         from kinora.serve.access import Access
         from kinora.serve.run import run_service
@@ -139,6 +160,7 @@ def serve(
             worker=command if work else None,
             environment={name: value for name, value in environment.items() if value},
             page=page,
+            proxies=trusted,
         )
 
 
@@ -219,6 +241,28 @@ def token(
             line["requests"] = parse_count("requests", requests, 1_000_000)
         remark(f"The token of {name}, which is kept nowhere: {made}")
         result(jsonlib.dumps(line))
+
+
+def _on_command_line(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _one_token(token: str | None, file: Path | None, *, shown: bool) -> str | None:
+    """The token that all clients share, if there is one. Raises RequestError."""
+    if file is not None and token is not None:
+        raise RequestError("--token and --token-file: name one of them")
+    if file is not None:
+        try:
+            return file.read_text().strip()
+        except (OSError, UnicodeError) as error:
+            raise RequestError(f"{file}: can't be read ({error}). It must hold a token") from error
+    if shown:
+        remark(
+            "Everybody on this machine can read --token in the list of processes: "
+            "use --token-file, or KINORA_TOKEN"
+        )
+    return token
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from kinora import __version__
 from kinora.serve.access import Access
-from kinora.serve.doors import login, openai, operation, own, stability
+from kinora.serve.doors import login, openai, openai_models, operation, own, stability
 from kinora.serve.errors import Broken, Invalid, Missing, Refused, TooLarge
 from kinora.serve.guard import Guard
 from kinora.serve.metrics import Metrics
@@ -52,7 +52,7 @@ def create_app(service: Service, access: Access, *, page: bool = True) -> Guard:
     app.state.service = service
     app.state.access = access
     app.state.metrics = Metrics(service)
-    for door in (own, stability, openai, operation, login):
+    for door in (own, stability, openai, openai_models, operation, login):
         app.include_router(door.router)
     _answer_errors(app)
     if page:

@@ -1,6 +1,7 @@
 """Connections to clients that send or take data too slowly, or not at all, are closed."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 import h11
@@ -23,6 +24,17 @@ MOST_FRAMING: Final = 1 << 16
 """Bytes of chunk headers after which more than three in four are too many."""
 
 
+class Closing:
+    """A transport that is closed in another way; all else is its own."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.transport = transport
+        self.close = close
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self.transport, name)
+
+
 class Hurried(H11Protocol):
     """Uvicorn's protocol, which would wait for as long as the client likes."""
 
@@ -32,6 +44,8 @@ class Hurried(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 (uvicorn's own type)
         super().connection_made(transport)
+        self.socket = transport
+        self.transport = Closing(transport, self.close)  # pyright: ignore[reportAttributeAccessIssue]
         self.unparsed = bytearray()
         self.received = self.carried = 0
         """Bytes of the current body as received, and without the headers of its chunks."""
@@ -45,15 +59,16 @@ class Hurried(H11Protocol):
         if idle:
             self._parse()
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        # A body that nobody reads any more: closing now would reset the connection, and the
-        # client might lose the response. It sees the end of what is sent to it, and stops.
-        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
-            self._unset_keepalive_if_required()
+    def close(self) -> None:
+        """Close the connection. Where a body is still coming that nobody reads, closing at once
+        would reset it, and the client might lose the response: it sees the end first, and stops."""
+        if self.lingering is None and self.conn.their_state is h11.SEND_BODY:
             self.unparsed.clear()
             self.transport.write_eof()
+            self.transport.resume_reading()
             self.lingering = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        elif self.lingering is None:
+            self.socket.close()
 
     def pause_writing(self) -> None:
         """As in asyncio: more waits to be sent than should be kept in memory."""

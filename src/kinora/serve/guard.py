@@ -226,6 +226,8 @@ class Visit:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["x-request-id"] = self.id
+            if self.has_body and self.more:  # the rest of it is not read any more
+                headers["connection"] = "close"
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
         await self._send(message)

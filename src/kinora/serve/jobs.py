@@ -3,7 +3,8 @@
 import re
 from collections.abc import Collection
 from dataclasses import asdict
-from typing import Any
+from itertools import accumulate
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -12,7 +13,18 @@ from kinora.serve.database import Database, jobs
 from kinora.serve.errors import Conflict, Full
 from kinora.serve.job import ENDED, Job, Order, State
 
-__all__ = ["Jobs"]
+__all__ = ["Jobs", "Page"]
+
+LARGEST_PAGE: Final = 1 << 20
+"""Characters that a page of jobs may take; each has one job at least."""
+
+
+class Page(NamedTuple):
+    """Some of a client's jobs."""
+
+    jobs: list[Job]
+    more: bool
+    """Whether others come after them."""
 
 
 class Jobs:
@@ -54,10 +66,16 @@ class Jobs:
         after: str | None = None,
         limit: int = 50,
         oldest_first: bool = False,
-    ) -> list[Job]:
-        """A client's jobs, those that come after a job in this order. Raises Missing."""
+    ) -> Page:
+        """A client's jobs, those that come after a job in this order. Raises Missing.
+
+        limit: how many at most. Fewer come where they are large.
+        """
         place = sa.tuple_(jobs.c.created, jobs.c.id)
-        query = self._visible(client).limit(limit)
+        texts = (jobs.c.asked, jobs.c.notes, jobs.c.error, jobs.c.result)
+        lengths = (sa.func.coalesce(sa.func.length(sa.cast(text, sa.Text)), 0) for text in texts)
+        query = self._visible(client).with_only_columns(jobs.c.id, sum(lengths, sa.literal(0)))
+        query = query.limit(limit + 1)
         query = query.order_by(*(p if oldest_first else p.desc() for p in place))
         if door is not None:
             query = query.where(jobs.c.door == door)
@@ -66,7 +84,12 @@ class Jobs:
             mark = sa.tuple_(last.created, last.id)
             query = query.where(place > mark if oldest_first else place < mark)
         with self.database.read() as c:
-            return rows.found_all(c, query)
+            sizes = dict(c.execute(query).all())
+        sums = accumulate(sizes.values())
+        fitting = sum(total <= LARGEST_PAGE for total in sums)
+        ids = list(sizes)[: min(limit, max(1, fitting))]
+        there = self.several(ids)
+        return Page([there[id] for id in ids if id in there], more=len(sizes) > len(ids))
 
     def ahead(self, job: Job) -> int:
         """How many jobs are before a waiting one."""

@@ -1,6 +1,6 @@
 """Refusals in the form that each protocol has for them."""
 
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -16,6 +16,9 @@ from kinora.serve.errors import (
     TooMany,
     Unknown,
 )
+
+LONGEST: Final = 1000
+"""Characters of a message: it may quote what a client sent."""
 
 __all__ = ["OpenAIRefusal", "OwnRefusal", "StabilityRefusal", "documented", "refusal"]
 
@@ -72,7 +75,7 @@ def refusal(path: str, refused: Refused, id: str, *, page: bool = False) -> Resp
     """
     if page and isinstance(refused, Unknown):
         return RedirectResponse("/login", 303)
-    code, message = refused.code, str(refused)
+    code, message = refused.code, str(refused)[:LONGEST]
     if path.startswith("/v2beta/"):
         told: BaseModel = StabilityRefusal(id=id, name=code, errors=[message])
     elif path.startswith("/v1/"):

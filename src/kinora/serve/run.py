@@ -37,11 +37,13 @@ def run_service(
     worker: Sequence[str] | None,
     environment: Mapping[str, str] | None = None,
     page: bool = True,
+    proxies: Sequence[str] = (),
 ) -> None:
     """Answer requests until told to stop.
 
     worker: the command of a worker to keep running beside; none where others do the work.
     environment: variables that the worker is given besides this process's own.
+    proxies: addresses or networks of proxies whose X-Forwarded-For and -Proto are believed.
     Raises RequestError when the address can't be had, or is open to others without a token, or
     when the worker says that it can't work.
     """
@@ -72,6 +74,9 @@ def run_service(
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                ws="none",  # nothing here uses WebSockets
+                proxy_headers=bool(proxies),
+                forwarded_allow_ips=list(proxies),
                 timeout_graceful_shutdown=3,
                 limit_concurrency=_connections(),
             )

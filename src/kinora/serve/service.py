@@ -15,6 +15,7 @@ from kinora.config import known_config
 from kinora.errors import RequestError
 from kinora.request import Request, draw_seed
 from kinora.serve.access import Client
+from kinora.serve.clock import Clock
 from kinora.serve.database import open_database
 from kinora.serve.errors import Broken, Busy, Conflict, Full, Invalid, Missing, TooLarge
 from kinora.serve.files import Files, make_private
@@ -55,6 +56,7 @@ class Service:
         self.jobs = Jobs(self.database)
         self.files = Files(settings.storage_url, private=settings.storage is None)
         self.inspector = Inspector(settings.limits.pixels)
+        self.clock = Clock(self.database)
         self.watch = Watch(self.jobs.several)
         self.tidied: list[Callable[[], None]] = []
         """What else is to be done at each sweep."""
@@ -85,7 +87,8 @@ class Service:
         name = self._model(model)
         request = self._checked(asked)
         values = {field: value for field, value in asked.items() if value is not None}
-        digest = hashlib.sha256(photo + json.dumps([name, values], sort_keys=True).encode())
+        digest = hashlib.sha256(photo)
+        digest.update(json.dumps([name, values], sort_keys=True).encode())
         seen = self.inspector.photo(photo)
         if kinds and seen.format not in kinds:
             raise Invalid(f"the photo is {seen.format}; it must be {' or '.join(kinds)}")
@@ -156,11 +159,15 @@ class Service:
         return name
 
     def _convert(self, job: Job, name: str) -> None:
-        with self.files.local(f"{job.folder}/clip.mp4") as source, self.files.new(name) as target:
+        clip = f"{job.folder}/clip.mp4"
+        self.files.about(clip)  # raises Missing
+        with self.files.local(clip) as source, self.files.new(name) as target:
             try:
                 self.inspector.convert(source, target)
             except Invalid as error:  # our own clip: that isn't the client's fault
-                raise Broken(f"the clip can't be had in this format ({error})") from error
+                log.warning("clip_not_converted", job=job.id, reason=str(error))
+                self.files.about(clip)  # it may have been deleted just now
+                raise Broken("the clip can't be converted: the service's log says why") from error
         self.jobs.weigh(job.id, self.files.bytes_of(job.folder))
 
     def models(self) -> dict[str, int]:
@@ -176,7 +183,9 @@ class Service:
         self.checked = time.monotonic()
 
     def sweep(self) -> None:
-        """Let go of what was kept long enough, and of what is nobody's."""
+        """Delete what was kept long enough, and what is nobody's."""
+        if not self.clock.steady():
+            return
         for tidy in self.tidied:
             tidy()
         for id in self.jobs.outdated(self.limits.keep_bytes):
@@ -186,6 +195,7 @@ class Service:
             for id in found.keys() - self.jobs.several(found).keys():
                 if self.files.age(found[id]) > ORPHAN:
                     self.files.delete(found[id])
+        self.files.prune("jobs", ORPHAN)
 
     def close(self) -> None:
         self.inspector.close()

@@ -1,23 +1,20 @@
 """The door for programs written for OpenAI's videos."""
 
-import base64
-import json
 import math
-import re
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from kinora.config import SVD, ModelConfig, known_config
 from kinora.errors import RequestError
 from kinora.serve.access import Client
 from kinora.serve.delivery import deliver
+from kinora.serve.doors.openai_body import photo_of, read_fields, text_of
 from kinora.serve.doors.who import BEARER, Found, Open, Who
-from kinora.serve.errors import Invalid
+from kinora.serve.errors import Invalid, Missing
 from kinora.serve.job import Job, State
 from kinora.serve.replies import OpenAIRefusal, documented
 from kinora.serve.service import Service
@@ -33,9 +30,9 @@ router = APIRouter(
 )
 
 MAX_SECONDS = 600
-MOST_VALUES = 1000
-"""Of a JSON body. Millions would take far more memory than they have bytes."""
 NOTE = "The prompt is not looked at: this model animates the picture as it is"
+REMIX_NOTE = f"The same photo and settings with a new seed. {NOTE}"
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 def _schema(photo: dict[str, Any]) -> dict[str, Any]:
@@ -60,6 +57,9 @@ BODY: Final = {
     "application/json": _schema({"type": "object", "properties": {"image_url": URL}}),
 }
 """For the document. The body is read here, as it comes in two forms."""
+REMIX_BODY: Final = {
+    "application/json": {"schema": {"type": "object", "properties": {"prompt": {"type": "string"}}}}
+}
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 STATUS: Final[dict[State, Status]] = {
@@ -70,7 +70,6 @@ STATUS: Final[dict[State, Status]] = {
     "cancelled": "failed",
 }
 VARIANTS = {"video": "clip.mp4", "thumbnail": "poster.jpg", "spritesheet": "spritesheet.jpg"}
-DATA = re.compile(r"data:image/[\w.+-]+;base64,(.*)", re.DOTALL)
 
 
 class VideoError(BaseModel):
@@ -96,6 +95,7 @@ class Video(BaseModel):
     prompt: str | None
     seconds: str
     size: str
+    remixed_from_video_id: str | None = None
     note: str | None = None
     """What was not done as asked for."""
 
@@ -121,22 +121,22 @@ class Deleted(BaseModel):
 @router.post("", summary="Begin a video", openapi_extra={"requestBody": {"content": BODY}})
 async def create(service: Open, client: Who, request: Request) -> Video:
     """Of `input_reference`, a picture. The prompt is kept, and not looked at."""
-    fields = await _fields(service, request)
+    fields = await read_fields(request, service.limits.body)
     return await run_in_threadpool(_create, service, client, fields)
 
 
 def _create(service: Service, client: Client, fields: dict[str, Any]) -> Video:
-    photo = _photo(fields)
+    photo = photo_of(fields)
     model = str(fields.get("model") or service.settings.model_name)
     config = known_config(model)
     try:
-        asked = parse_fields({"size": _text(fields, "size")})
-        seconds = parse_number("seconds", _text(fields, "seconds") or "4")
+        asked = parse_fields({"size": text_of(fields, "size")})
+        seconds = parse_number("seconds", text_of(fields, "seconds") or "4")
         if not 0 < seconds <= MAX_SECONDS:
             raise RequestError(f"seconds {seconds:g}: must be more than 0, at most {MAX_SECONDS}")
     except RequestError as error:
         raise Invalid(str(error)) from None
-    notes: dict[str, Any] = {"prompt": _text(fields, "prompt"), "note": NOTE}
+    notes: dict[str, Any] = {"prompt": text_of(fields, "prompt"), "note": NOTE}
     if config is not None:
         asked["frames"] = min(config.frames, max(1, round(seconds * config.fps)))
         asked["size"] = asked["size"] and _near(asked["size"], config)
@@ -158,14 +158,14 @@ def videos(
 ) -> VideoList:
     """The latest first, unless asked for otherwise."""
     found = service.jobs.find(
-        client.name, door="openai", after=after, limit=limit + 1, oldest_first=order == "asc"
+        client.name, door="openai", after=after, limit=limit, oldest_first=order == "asc"
     )
-    data = [answered(job) for job in found[:limit]]
+    data = [answered(job) for job in found.jobs]
     return VideoList(
         data=data,
         first_id=data[0].id if data else None,
         last_id=data[-1].id if data else None,
-        has_more=len(found) > limit,
+        has_more=found.more,
     )
 
 
@@ -187,11 +187,37 @@ def content(
     return deliver(service.files, f"{job.folder}/{VARIANTS[variant]}", request)
 
 
+@router.post(
+    "/{id}/remix",
+    summary="The same photo and settings with another seed",
+    openapi_extra={"requestBody": {"content": REMIX_BODY}},
+)
+async def remix(service: Open, client: Who, job: Found, request: Request) -> Video:
+    """The prompt is kept, and not looked at."""
+    fields = await read_fields(request, service.limits.body)
+    return await run_in_threadpool(_remix, service, client, job, text_of(fields, "prompt"))
+
+
+def _remix(service: Service, client: Client, job: Job, prompt: str | None) -> Video:
+    photo = service.files.read(f"{job.folder}/photo")
+    asked = {name: value for name, value in job.asked.items() if name != "seed"}
+    notes = {"prompt": prompt, "note": REMIX_NOTE, "remixed_from": job.id}
+    return answered(
+        service.submit(client, photo, asked, door="openai", model=job.model, notes=notes)
+    )
+
+
 @router.delete("/{id}", summary="Forget a video")
 def delete(service: Open, client: Who, id: str) -> Deleted:
     """One that is being made is cancelled."""
     service.delete(client, id)
     return Deleted(id=id)
+
+
+@router.api_route("/{id}/{verb:path}", methods=METHODS, include_in_schema=False)
+def no_such(verb: str) -> None:
+    """Whatever else that service has, or will have."""
+    raise Missing(f"{verb[:40]!r}: there is nothing of this name about a video here")
 
 
 def answered(job: Job) -> Video:
@@ -216,6 +242,7 @@ def answered(job: Job) -> Video:
         prompt=job.notes.get("prompt"),
         seconds=f"{told['frames'] / told['fps']:.3g}",
         size=f"{width}x{height}",
+        remixed_from_video_id=job.notes.get("remixed_from"),
         note=job.notes.get("note"),
     )
 
@@ -226,54 +253,3 @@ def _near(size: tuple[int, int], config: ModelConfig) -> tuple[int, int]:
     multiple = config.size_multiple
     width, height = (max(multiple, round(scale * s / multiple) * multiple) for s in size)
     return width, height
-
-
-async def _fields(service: Service, request: Request) -> dict[str, Any]:
-    """Of a form or of JSON. Raises Invalid."""
-    if not request.headers.get("content-type", "").startswith("application/json"):
-        async with request.form(max_part_size=service.limits.body) as form:
-            return {name: await _plain(value) for name, value in form.items()}
-    body = await request.body()
-    if sum(body.count(sign) for sign in (b"{", b"[", b",")) > MOST_VALUES:
-        raise Invalid("the body has far more values than there are fields")
-    try:
-        fields = await run_in_threadpool(json.loads, body)
-    except (ValueError, RecursionError):
-        raise Invalid("the body is no JSON") from None
-    if not isinstance(fields, dict):
-        raise Invalid("the body must be a JSON object")
-    return cast(dict[str, Any], fields)
-
-
-async def _plain(value: UploadFile | str) -> bytes | str:
-    return value if isinstance(value, str) else await value.read()
-
-
-def _text(fields: dict[str, Any], name: str) -> str | None:
-    """Raises Invalid for what is neither text nor a number."""
-    value = fields.get(name)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str | int | float):
-        raise Invalid(f"{name}: must be text")
-    return str(value).encode(errors="replace").decode()  # JSON may hold halves of characters
-
-
-def _photo(fields: dict[str, Any]) -> bytes:
-    """An uploaded file, or a data URI; nothing is fetched for a client. Raises Invalid."""
-    given = fields.get("input_reference")
-    if isinstance(given, bytes):
-        return given
-    url = fields.get("input_reference[image_url]")
-    if isinstance(given, dict):
-        url = cast(dict[str, Any], given).get("image_url")
-    match = DATA.fullmatch(url) if isinstance(url, str) else None
-    if match is None:
-        raise Invalid(
-            "input_reference: must be an uploaded picture, or an image_url that is a data URI "
-            "(data:image/png;base64,…); this service fetches nothing"
-        )
-    try:
-        return base64.b64decode(match[1], validate=True)
-    except ValueError:
-        raise Invalid("input_reference: its base64 is damaged") from None

@@ -12,7 +12,7 @@ from kinora.config import known_config
 from kinora.errors import RequestError
 from kinora.request import FITS, QUALITIES, SAMPLERS, SCHEDULES
 from kinora.serve.delivery import deliver
-from kinora.serve.doors.who import BEARER, Found, Open, Who
+from kinora.serve.doors.who import BEARER, Found, Open, Who, short_texts
 from kinora.serve.errors import Invalid
 from kinora.serve.job import Job, State
 from kinora.serve.replies import OwnRefusal, documented
@@ -25,7 +25,7 @@ router = APIRouter(
     prefix="/api/v1",
     tags=["jobs"],
     responses=documented(OwnRefusal),
-    dependencies=[Depends(BEARER)],
+    dependencies=[Depends(BEARER), Depends(short_texts)],
 )
 
 Whole = Annotated[int | None, Form()]
@@ -166,11 +166,10 @@ def jobs(
     after: str | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JobList:
-    """The latest first, whichever door they came by."""
-    found = service.jobs.find(client.name, after=after, limit=limit + 1)
-    shown = found[:limit]
-    more = shown[-1].id if len(found) > limit else None
-    return JobList(jobs=[answered(job) for job in shown], after=more)
+    """The latest first, whichever door they came by; fewer than `limit` where they are large."""
+    found = service.jobs.find(client.name, after=after, limit=limit)
+    last = found.jobs[-1].id if found.jobs and found.more else None
+    return JobList(jobs=[answered(job) for job in found.jobs], after=last)
 
 
 @router.get("/jobs/{id}", summary="How a job is")

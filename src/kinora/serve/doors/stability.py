@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, File, Form, Header, Response
 from starlette.responses import JSONResponse
 
-from kinora.serve.doors.who import BEARER, Found, Open, Who
+from kinora.serve.doors.who import BEARER, Found, Open, Who, short_texts
 from kinora.serve.errors import Broken, Missing
 from kinora.serve.replies import StabilityRefusal, documented
 
@@ -16,7 +16,7 @@ router = APIRouter(
     prefix="/v2beta/image-to-video",
     tags=["Stability image-to-video"],
     responses=documented(StabilityRefusal),
-    dependencies=[Depends(BEARER)],
+    dependencies=[Depends(BEARER), Depends(short_texts)],
 )
 
 KEPT = 24 * 3600

@@ -81,7 +81,7 @@ class Acts:
         """What a page shows when it is opened: what is being made, or what was made last."""
         with telling():
             name = _client(request).name
-            jobs = self.service.jobs.find(name, door="page", limit=SIDE_BY_SIDE)
+            jobs = self.service.jobs.find(name, door="page", limit=SIDE_BY_SIDE).jobs
             going = [job.id for job in reversed(jobs) if not job.ended]
             ids = going or [job.id for job in reversed(jobs) if _together(job, jobs[0])]
             return ids, gr.update() if ids else stage((), {})
@@ -135,8 +135,8 @@ class Acts:
         """The gallery, and whether there are earlier clips than it shows."""
         with telling():
             most = LISTED * (pages + 1)
-            found = self.service.jobs.find(_client(request).name, limit=most + 1)
-            return gallery(found[:most], shown), gr.update(visible=len(found) > most)
+            found = self.service.jobs.find(_client(request).name, limit=most)
+            return gallery(found.jobs, shown), gr.update(visible=found.more)
 
     async def follow(self, shown: list[str], request: gr.Request) -> AsyncGenerator[Update]:
         """The stage, whenever one of its jobs has changed, until all have ended."""
