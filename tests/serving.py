@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from PIL import Image
 
 from kinora.serve.access import Access
 from kinora.serve.app import create_app
-from kinora.serve.connection import Hurried
+from kinora.serve.run import configured
 from kinora.serve.service import Service
 from kinora.serve.settings import Limits, Settings
 
@@ -40,13 +40,17 @@ def running(
     worker: bool = True,
     step_seconds: float = 0.01,
     database: str | None = None,
+    storage: str | None = None,
+    proxies: Sequence[str] = (),
 ) -> Generator[httpx.Client]:
     """A client of a service that runs."""
-    settings = Settings(data=data, model="tiny", limits=limits or Limits(), database=database)
+    settings = Settings(
+        data=data, model="tiny", limits=limits or Limits(), database=database, storage=storage
+    )
     service = Service(settings)
     guard = create_app(service, access or Access({}, 100_000), page=False)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(guard, http=Hurried, log_config=None))
+    server = uvicorn.Server(configured(guard, proxies))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     command = [sys.executable, "-m", "tests.stub_worker", str(data), str(step_seconds)]

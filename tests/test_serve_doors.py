@@ -379,6 +379,53 @@ def test_openai_lists_go_page_by_page(program: openai.OpenAI) -> None:
     assert page.has_more
 
 
+def test_a_remix_is_the_same_photo_and_settings_with_a_new_seed(
+    client: httpx.Client, program: openai.OpenAI
+) -> None:
+    first = program.videos.create(prompt="one", input_reference=("a.png", picture()), seconds="8")
+    remix = program.videos.remix(first.id, prompt="two")
+    assert (remix.remixed_from_video_id, remix.prompt) == (first.id, "two")
+    before, after = (client.get(f"/api/v1/jobs/{id}").json() for id in (first.id, remix.id))
+    assert after["asked"] | {"seed": 0} == before["asked"] | {"seed": 0}
+    assert after["asked"]["seed"] != before["asked"]["seed"]
+    assert "new seed" in client.get(f"/v1/videos/{remix.id}").json()["note"]
+    with pytest.raises(openai.NotFoundError):
+        program.videos.remix("none", prompt="")
+
+
+def test_openai_programs_find_the_models(program: openai.OpenAI) -> None:
+    assert [model.id for model in program.models.list()] == ["tiny"]
+    assert program.models.retrieve("tiny").id == "tiny"
+    with pytest.raises(openai.NotFoundError):
+        program.models.retrieve("sora-2")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("verb", ["extend", "characters/1", "remix/again"])
+def test_what_else_openai_has_is_not_there(client: httpx.Client, method: str, verb: str) -> None:
+    answer = client.request(method, f"/v1/videos/{'0' * 64}/{verb}")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "not_found"
+
+
+def test_a_page_of_jobs_is_bounded_by_its_size(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        client.post("/v1/videos", data={"prompt": "a" * 3000}, files={"input_reference": picture()})
+    monkeypatch.setattr("kinora.serve.jobs.LARGEST_PAGE", 8000)
+    page = client.get("/api/v1/jobs?limit=50").json()
+    assert len(page["jobs"]) == 2
+    rest = client.get(f"/api/v1/jobs?limit=50&after={page['after']}").json()
+    assert rest["jobs"]
+    monkeypatch.setattr("kinora.serve.jobs.LARGEST_PAGE", 1)
+    seen, after = list[str](), ""
+    while after is not None:
+        page = client.get("/api/v1/jobs" + (f"?after={after}" if after else "")).json()
+        seen, after = seen + [job["id"] for job in page["jobs"]], page["after"]
+    assert len(seen) == len(set(seen)) > 4
+
+
 def test_openai_errors_have_its_form(program: openai.OpenAI) -> None:
     with pytest.raises(openai.UnprocessableEntityError) as error:
         program.videos.create(prompt="", model="sora-2", input_reference=("a.png", picture()))

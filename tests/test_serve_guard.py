@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import socket
 import sys
 import time
@@ -17,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from structlog.testing import capture_logs
 
 from kinora.errors import RequestError
-from kinora.serve.access import Access, Client, hashed, is_loopback, new_token
+from kinora.serve.access import ANYONE, Access, Client, hashed, is_loopback, new_token
 from kinora.serve.errors import Invalid, TooMany, Unknown
 from kinora.serve.inspecting import Inspector
 from kinora.serve.run import run_service
@@ -326,23 +325,67 @@ def test_those_who_came_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPa
         assert len(access.recent) <= 10
 
 
-def test_clients_come_and_go_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The clock by which files are looked at again."""
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
+
+
+def line(name: str, token: str) -> str:
+    return json.dumps({"name": name, "sha256": hashed(token)}) + "\n"
+
+
+def admitted(access: Access, token: str) -> bool:
+    try:
+        return access.client(token).name != ANYONE.name
+    except Unknown:
+        return False
+
+
+def test_clients_come_and_go_while_it_runs(tmp_path: Path, seconds: list[float]) -> None:
     file = tmp_path / "tokens.jsonl"
-    file.write_text(json.dumps({"name": "a", "sha256": hashed("one")}))
+    file.write_text(line("a", "one"))
     access = Access.of(None, file, 5)
-    assert access.client("one").name == "a"
+    assert admitted(access, "one")
     for text, known in (
-        (json.dumps({"name": "b", "sha256": hashed("two")}), "two"),
-        ("damaged", "two"),
+        (line("b", "two"), {"two"}),
+        ("damaged\n" + line("b", "two"), {"two"}),  # line by line
+        (line("a", "one") + line("b", "two")[:-5], {"one"}),
+        ("", set[str]()),
+        ("damaged", set[str]()),
+        (line("c", "three"), {"three"}),
+        (None, set[str]()),
     ):
-        file.write_text(text)
-        os.utime(file, (now[0], now[0]))
-        now[0] += 5
-        assert access.client(known).name == "b"
-        with pytest.raises(Unknown):
-            access.client("one")
+        file.unlink() if text is None else file.write_text(text)
+        seconds[0] += 5
+        assert {token for token in ("one", "two", "three") if admitted(access, token)} == known
+        assert not access.open
+
+
+def test_a_token_besides_holds_whatever_becomes_of_the_file(
+    tmp_path: Path, seconds: list[float]
+) -> None:
+    file, shared = tmp_path / "tokens.jsonl", "a token of sixteen or more"
+    access = Access.of(shared, file, 5)
+    assert admitted(access, shared)
+    file.write_text(line("a", "one"))
+    seconds[0] += 5
+    assert admitted(access, "one")
+    file.unlink()
+    seconds[0] += 5
+    assert not admitted(access, "one")
+    assert admitted(access, shared)
+
+
+def test_a_damaged_line_is_not_quoted(tmp_path: Path) -> None:
+    file = tmp_path / "tokens.jsonl"
+    file.write_text(line("b", "two") + json.dumps({"name": "a", "sha256": "the secret itself"}))
+    with capture_logs() as lines:
+        Access.of(None, file, 5)
+    assert "line 2" in str(lines)
+    assert "secret" not in str(lines)
 
 
 @pytest.mark.parametrize("token", ["", "   ", "short"])

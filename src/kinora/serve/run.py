@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from kinora.errors import RequestError
 from kinora.serve.access import Access, is_loopback
@@ -19,7 +20,7 @@ from kinora.serve.service import Service
 from kinora.serve.settings import Settings
 from kinora.serve.supervisor import Supervisor
 
-__all__ = ["run_service"]
+__all__ = ["configured", "run_service"]
 
 MOST_FILES: Final = 65_536
 OWN_FILES: Final = 200
@@ -67,20 +68,7 @@ def run_service(
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with listening:
         service = Service(settings)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(service, access, page=page),
-                http=Hurried,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                ws="none",  # nothing here uses WebSockets
-                proxy_headers=bool(proxies),
-                forwarded_allow_ips=list(proxies),
-                timeout_graceful_shutdown=3,
-                limit_concurrency=_connections(),
-            )
-        )
+        server = uvicorn.Server(configured(create_app(service, access, page=page), proxies))
 
         def stop() -> None:
             server.should_exit = True
@@ -99,6 +87,25 @@ def run_service(
             service.close()
         if supervisor is not None and supervisor.gave_up:
             raise RequestError("no worker can be started: why, it has said above")
+
+
+def configured(app: ASGIApp, proxies: Sequence[str] = ()) -> uvicorn.Config:
+    """How the application is served.
+
+    proxies: addresses or networks of proxies whose X-Forwarded-For and -Proto are believed.
+    """
+    return uvicorn.Config(
+        app,
+        http=Hurried,
+        ws="none",  # nothing here uses WebSockets
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
+        timeout_graceful_shutdown=3,
+        limit_concurrency=_connections(),
+    )
 
 
 def _connections() -> int:
