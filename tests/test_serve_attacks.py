@@ -40,7 +40,9 @@ def target(
     asked = request.param == "tokens"
     access = Access({hashed(TOKEN): Client(name="alice")} if asked else {}, 100_000)
     folder = tmp_path_factory.mktemp("attacked")
-    with running(folder, worker=False, access=access, limits=Limits(room_seconds=1.0)) as client:
+    with running(
+        folder, worker=False, access=access, limits=Limits(room_seconds=0.5, stall_seconds=1.0)
+    ) as client:
         yield Target(client.base_url, TOKEN if asked else None)
 
 
