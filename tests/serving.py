@@ -25,9 +25,9 @@ PATIENCE = 120.0
 """Seconds after which what has not happened won't."""
 
 
-def picture(kind: str = "PNG", size: tuple[int, int] = (64, 32)) -> bytes:
+def picture(kind: str = "PNG", size: tuple[int, int] = (64, 32), mode: str = "RGB") -> bytes:
     file = io.BytesIO()
-    Image.linear_gradient("L").resize(size).convert("RGB").save(file, kind)
+    Image.linear_gradient("L").resize(size).convert(mode).save(file, kind)
     return file.getvalue()
 
 

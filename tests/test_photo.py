@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from PIL import Image, ImageCms
 
 from kinora.errors import MediaError
 from kinora.media import load_photo
+from tests.hostile import short_tiff
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -256,6 +258,19 @@ def test_limits_are_checked_before_decoding(
         file.truncate(64 * 2**20 + 1)
     with pytest.raises(MediaError, match=r"large.png: 64 MiB; .* at most 64 MiB"):
         load_photo(path)
+
+
+@pytest.mark.parametrize(
+    "compression",
+    ["raw", "packbits", "lzma", "zstd", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "group4"],
+)
+def test_missing_rows_are_refused_and_never_show_what_was_in_memory(compression: str) -> None:
+    """GHSA-q45j-58j2-45rg, and what else has such decoders; Pillow 13 makes them black."""
+    if compression in ("jpeg", "group4") and int(PIL.__version__.partition(".")[0]) >= 13:
+        assert not np.asarray(load_photo(short_tiff(compression)))[8:].any()
+    else:
+        with pytest.raises(MediaError, match=r"Save it as PNG|damaged or cut off"):
+            load_photo(short_tiff(compression))
 
 
 def test_what_is_no_photo_is_refused_in_one_sentence(tmp_path: Path) -> None:

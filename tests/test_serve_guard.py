@@ -17,8 +17,7 @@ from structlog.testing import capture_logs
 
 from kinora.errors import RequestError
 from kinora.serve.access import ANYONE, Access, Client, hashed, is_loopback, new_token
-from kinora.serve.errors import Invalid, TooMany, Unknown
-from kinora.serve.inspecting import Inspector
+from kinora.serve.errors import TooMany, Unknown
 from kinora.serve.run import run_service
 from kinora.serve.settings import Limits, Settings
 from tests.cli import Kinora, kinora
@@ -437,42 +436,6 @@ def test_what_the_page_looks_like_is_not_counted(closed_client: httpx.Client) ->
     headers = {"authorization": f"Bearer {SLOW}"}
     paths = ["/assets/index.js", "/static/x.woff2", "/theme.css"] * 4
     assert {closed_client.get(path, headers=headers).status_code for path in paths} == {404}
-
-
-# Files from anywhere.
-
-
-@pytest.fixture
-def inspector() -> Generator[Inspector]:
-    inspector = Inspector(1_000_000)
-    yield inspector
-    inspector.close()
-
-
-def test_a_file_that_wants_too_much_memory_is_refused_by_itself(inspector: Inspector) -> None:
-    with pytest.raises(Invalid, match="memory"):
-        inspector.photos.ask({"task": "waste"})
-    assert inspector.photo(picture()).width == 64
-
-
-def test_a_file_that_takes_too_long_is_refused_by_itself(inspector: Inspector) -> None:
-    inspector.photo(picture())
-    for _ in range(2):
-        with pytest.raises(Invalid, match="too long"):
-            inspector.photos.ask({"task": "stall"}, seconds=0.5)
-    assert inspector.photo(picture()).format == "PNG"
-
-
-def test_readers_that_are_gone_come_back(inspector: Inspector) -> None:
-    for _ in range(2):  # they take turns
-        inspector.photo(picture())
-    for _ in range(2):
-        reader = inspector.photos.free.get()
-        inspector.photos.free.put(reader)
-        assert reader.process is not None
-        reader.process.kill()
-        reader.process.wait()
-    assert inspector.photo(picture()).format == "PNG"
 
 
 # Anything at all.

@@ -10,7 +10,7 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image
 
 from kinora.errors import MediaError, RequestError, TooLargeError
-from kinora.media.picture import check_pixels, header, quiet
+from kinora.media.picture import FORMATS, check_pixels, header, quiet
 from kinora.media.rgb import to_rgb
 
 __all__ = ["MAX_BYTES", "Photo", "fit", "load_photo"]
@@ -23,13 +23,16 @@ MAX_BYTES: Final = 64 * 2**20
 """Largest file that is read."""
 
 
-def load_photo(source: Photo) -> Image.Image:
+def load_photo(source: Photo, *, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """A photo as an RGB picture, upright, with transparent parts over white.
 
     source: JPEG, PNG, WebP, BMP, TIFF or GIF (its first frame), of any depth and colour model, as
         a path or as bytes; or a PIL image; or a uint8 array [h, w, 3], [h, w] or [h, w, 4].
+    formats: those of files that may be opened, under Pillow's names.
     Raises MediaError when it is missing, no picture, damaged, larger than `MAX_BYTES`, or has
-    more than 64 million pixels; sizes are checked before anything is decoded.
+    more than 64 million pixels; sizes are checked before anything is decoded. Pixels
+    that a file has no data for are an error or black, never what was in memory before: so a TIFF
+    compressed as JPEG or fax is refused with Pillow before 13.
     """
     if isinstance(source, np.ndarray):
         return to_rgb(_from_array(source))
@@ -43,7 +46,7 @@ def load_photo(source: Photo) -> Image.Image:
     else:
         path = Path(source)
         name, data = str(path), _read(path)
-    return _decoded(lambda: header(io.BytesIO(data), name), name)
+    return _decoded(lambda: header(io.BytesIO(data), name, formats), name)
 
 
 def fit(photo: Image.Image, size: tuple[int, int], how: str = "crop") -> UInt8[np.ndarray, "h w 3"]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from io import BufferedReader, BytesIO
 from typing import Final
 
+import PIL
 from PIL import Image, UnidentifiedImageError
 
 from kinora.errors import MediaError, TooLargeError
@@ -28,6 +29,13 @@ _SIGNS: Final = (
     (b"PK\x03\x04", 0, "it is an archive"),
 )
 
+_LEAVES_REST: Final = int(PIL.__version__.partition(".")[0]) < 13
+_WHOLE: Final = (
+    *("raw", "packbits", "lzma", "zstd"),
+    *("tiff_lzw", "tiff_adobe_deflate", "tiff_deflate"),
+)
+"""Compressions of TIFFs whose decoders fail where rows are missing."""
+
 _lock = threading.Lock()
 
 
@@ -42,14 +50,16 @@ def quiet() -> Generator[None, None, None]:
         yield
 
 
-def header(file: BytesIO | BufferedReader, name: str) -> Image.Image:
+def header(
+    file: BytesIO | BufferedReader, name: str, formats: tuple[str, ...] = FORMATS
+) -> Image.Image:
     """Open a picture without decoding its pixels.  (Call it inside `quiet`.)
 
-    name: how messages call it.
+    name: how messages call it. formats: those that may be opened.
     Raises MediaError when it is no picture of the known kinds, or has too many pixels.
     """
     try:
-        image = Image.open(file, formats=FORMATS)
+        image = Image.open(file, formats=formats)
     except Image.DecompressionBombError as error:
         count = re.search(r"\d+", str(error))
         raise _too_large(name, f"{count[0]} pixels" if count else "far more pixels") from None
@@ -57,9 +67,10 @@ def header(file: BytesIO | BufferedReader, name: str) -> Image.Image:
         file.seek(0)
         raise MediaError(
             f"{name}: not a picture that Kinora can read, {_guess(file.read(4096))}. "
-            "Save it as JPEG, PNG, WebP, BMP, TIFF or GIF"
+            f"Save it as {_listed(formats)}"
         ) from None
     check_pixels(image, name)
+    _check_compression(image, name)
     return image
 
 
@@ -67,6 +78,23 @@ def check_pixels(image: Image.Image, name: str) -> None:
     """Refuse more than `MAX_PIXELS` by what the header says."""
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(name, f"{image.width}x{image.height} pixels")
+
+
+def _check_compression(image: Image.Image, name: str) -> None:
+    """Refuse what Pillow may not decode to the end: the rest would show what was in memory before.
+
+    (GHSA-q45j-58j2-45rg)
+    """
+    if _LEAVES_REST and image.format == "TIFF" and image.info.get("compression") not in _WHOLE:
+        raise MediaError(
+            f"{name}: a TIFF compressed as {image.info.get('compression')}, which Pillow "
+            f"{PIL.__version__} doesn't read safely. Save it as PNG, or install Pillow 13"
+        )
+
+
+def _listed(formats: tuple[str, ...]) -> str:
+    *names, last = ("WebP" if name == "WEBP" else name for name in formats)
+    return f"{', '.join(names)} or {last}"
 
 
 def _too_large(name: str, size: str) -> TooLargeError:

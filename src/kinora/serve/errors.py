@@ -1,6 +1,8 @@
 """What a service refuses, in words for its clients."""
 
+import errno
 from collections.abc import Mapping
+from typing import Final
 
 from kinora.errors import KinoraError
 
@@ -20,7 +22,10 @@ __all__ = [
     "TooMany",
     "Unknown",
     "UnsupportedCharset",
+    "is_full",
 ]
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Refused(KinoraError):
@@ -120,3 +125,10 @@ class Broken(Refused):
 
 class LeaseLost(KinoraError):
     """A worker was taken for dead, and another one has its job by now."""
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether it is, or comes of, a disk that has no room."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return error.__cause__ is not None and is_full(error.__cause__)

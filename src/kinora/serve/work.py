@@ -105,7 +105,8 @@ class Work:
         self.maker = maker
         self.leases = leases
         self.files = files
-        self.inspector = Inspector(MAX_PIXELS, readers=1)
+        # What a service has taken is read here too, though this machine may be slower.
+        self.inspector = Inspector(MAX_PIXELS, slack=4)
         self.taking = Lock()
         self.leaving = Flag()
         """Set when the worker is to leave: what is being made then stays as it is."""

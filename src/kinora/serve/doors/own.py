@@ -109,7 +109,7 @@ async def known(request: Request) -> None:
 def submit(
     service: Open,
     client: Who,
-    photo: Annotated[bytes, File(description="JPEG, PNG, WebP, BMP, TIFF or GIF")],
+    photo: Annotated[bytes, File(description="JPEG, PNG or WebP")],
     model: Annotated[str | None, Form(description="As GET /api/v1/models has them")] = None,
     frames: Annotated[int | None, Form(description="1-256; the service may have a limit")] = None,
     size: Annotated[str | None, Form(description="Width and height: 1024x576")] = None,
