@@ -201,6 +201,18 @@ def test_readers_know_no_secrets(monkeypatch: pytest.MonkeyPatch, inspector: Ins
     assert "KINORA_TOKEN" not in template(inspector.readers).environ()
 
 
+def large(mode: str, kind: str) -> bytes:
+    return picture(kind, (8000, 8000), mode)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("I;16", "PNG"), ("RGBA", "PNG"), ("RGB", "WEBP")])
+def test_the_largest_photos_fit_into_a_readers_memory(
+    inspector: Inspector, mode: str, kind: str
+) -> None:
+    seen = inspector.readers.ask("look", data=large(mode, kind), **LIMITS)
+    assert seen.done == [8000, 8000, kind]
+
+
 def test_a_worker_sees_what_the_service_has_seen(inspector: Inspector) -> None:
     for kind in ("JPEG", "PNG", "WEBP"):
         photo = picture(kind, (90, 60))

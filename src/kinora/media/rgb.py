@@ -1,10 +1,11 @@
 """Whatever a picture file can hold, as upright 8-bit sRGB."""
 
 import io
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
-from jaxtyping import Int, Shaped, UInt8
+from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageCms
 
 __all__ = ["to_rgb"]
@@ -20,6 +21,9 @@ _TURNS: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 """How each EXIF orientation is undone."""
+
+_BAND: Final = 1 << 20
+"""Pixels that are converted at a time."""
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0
 
@@ -52,11 +56,21 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    if image.mode == "La":  # premultiplied, which converts to LA only
-        image = image.convert("LA")
-    image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
+    made = Image.new("RGB", image.size)
+    for top, band in _bands(image):
+        if band.mode == "La":  # premultiplied, which converts to LA only
+            band = band.convert("LA")
+        band = band.convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        made.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
+    return made
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Some rows at a time, with the first one's number: so a large picture takes little memory."""
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -69,7 +83,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
                 image = converted or image
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
             pass
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _srgb() -> ImageCms.ImageCmsProfile:
@@ -78,26 +92,40 @@ def _srgb() -> ImageCms.ImageCmsProfile:
 
 def _deep_grey(image: Image.Image) -> Image.Image:
     tags: dict[int, Any] = dict(getattr(image, "tag_v2", {}))
-    values = np.asarray(image)
     unsigned = tags.get(_SAMPLE_FORMAT, (1,))[0] == 1
-    if image.mode == "I" and unsigned and tags.get(_BITS, (0,))[0] == 32:
-        values = values.view(np.uint32)  # Pillow reads them as signed
-    grey = _scaled(values, _full_scale(values))
-    if image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == 0:
-        grey = 255 - grey  # white is zero, which Pillow undoes for 8 bits only
-    return Image.fromarray(grey).convert("RGB")
+    as_unsigned = image.mode == "I" and unsigned and tags.get(_BITS, (0,))[0] == 32
+
+    def values(band: Image.Image) -> Shaped[np.ndarray, "h w"]:
+        stored = np.asarray(band)
+        return stored.view(np.uint32) if as_unsigned else stored  # Pillow reads them as signed
+
+    full_scale = _full_scale([_highest(values(band)) for _, band in _bands(image)])
+    white_is_zero = image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC) == 0
+    made = Image.new("RGB", image.size)
+    for top, band in _bands(image):
+        grey = _scaled(values(band), full_scale)
+        # Pillow undoes it for 8 bits only.
+        made.paste(Image.fromarray(255 - grey if white_is_zero else grey).convert("RGB"), (0, top))
+    return made
 
 
-def _full_scale(values: Shaped[np.ndarray, "h w"]) -> float:
-    """The value that means white."""
+def _highest(values: Shaped[np.ndarray, "h w"]) -> np.generic:
+    """The greatest value that is a number, of the type of all."""
+    if values.dtype.kind != "f":
+        return values.max()
+    finite = values[np.isfinite(values)]
+    return finite.max() if finite.size else values.dtype.type(1)
+
+
+def _full_scale(highest: Sequence[np.generic]) -> float:
+    """The value that means white, by the highest of each part."""
+    values = np.array(highest)
     if values.dtype == np.uint16:
         return 65535.0
+    most = float(values.max())
     if values.dtype.kind == "f":
-        finite = values[np.isfinite(values)]
-        highest = float(finite.max()) if finite.size else 1.0
-        return next((scale for scale in (1.0, 255.0, 65535.0) if highest <= scale), highest)
-    integers: Int[np.ndarray, "h w"] = values
-    return 65535.0 if integers.max() <= 65535 else float(np.iinfo(integers.dtype).max)
+        return next((scale for scale in (1.0, 255.0, 65535.0) if most <= scale), most)
+    return 65535.0 if most <= 65535 else float(np.iinfo(values.dtype.name).max)
 
 
 def _scaled(values: Shaped[np.ndarray, "h w"], full_scale: float) -> UInt8[np.ndarray, "h w"]:
