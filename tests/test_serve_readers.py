@@ -1,23 +1,31 @@
-"""Laws of opening clients' files: one process for each."""
+"""Laws of opening clients' files: one process for each, a fair share for each client."""
 
+import asyncio
 import os
 import platform
+import random
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from PIL import Image
 
-from kinora.serve import readers
+from kinora.serve import inspecting, readers
+from kinora.serve.access import Client
 from kinora.serve.errors import Busy, Invalid
 from kinora.serve.inspecting import Inspector
 from kinora.serve.readers import Readers
-from tests.hostile import HEIGHT, WIDTH, short_tiff
+from kinora.serve.service import Service
+from kinora.serve.settings import Settings
+from kinora.serve.turns import Turns
+from tests.hostile import HEIGHT, WIDTH, short_tiff, slow_jpeg
 from tests.serving import PATIENCE, picture, running
 
 LIMITS = {"seconds": PATIENCE, "processor_seconds": 60}
@@ -220,3 +228,143 @@ def test_a_worker_sees_what_the_service_has_seen(inspector: Inspector) -> None:
         assert inspector.pixels(photo).shape == (60, 90, 3)
     exact = Image.fromarray(inspector.pixels(picture(size=(90, 60))))
     assert exact.tobytes() == Image.linear_gradient("L").resize((90, 60)).convert("RGB").tobytes()
+
+
+# Turns.
+
+
+def granted(turns: Turns, *clients: str) -> list[str]:
+    """In which order clients get their places, where each lets go of it at once."""
+    order: list[str] = []
+    with ThreadPoolExecutor(len(clients)) as pool, turns.turn("first"):
+
+        def take(client: str) -> None:
+            with turns.turn(client):
+                order.append(client)
+
+        for number, client in enumerate(clients):
+            pool.submit(take, client)
+            until(lambda: sum(map(len, turns.queues.values())) == number + 1)  # noqa: B023
+    return order
+
+
+def test_who_has_one_photo_does_not_wait_for_all_of_somebody_elses() -> None:
+    turns = Turns(1, each=1, waiting=10, seconds=PATIENCE)
+    assert granted(turns, *"aaaabbc") == [*"abcabaa"]
+
+
+def test_nobody_takes_all_places() -> None:
+    turns = Turns(3, each=2, waiting=10, seconds=0.1)
+    with turns.turn("a"), turns.turn("a"):
+        with pytest.raises(Busy), turns.turn("a"):
+            pytest.fail("a third place")
+        with turns.turn("b"):
+            pass
+
+
+def test_who_waits_too_long_or_with_too_many_is_told_and_loses_nobody_a_place() -> None:
+    turns = Turns(1, each=1, waiting=1, seconds=0.2)
+    with turns.turn("a"), ThreadPoolExecutor() as pool:
+        waits = pool.submit(granted, turns, "b")
+        until(lambda: "b" in turns.queues or waits.done())
+        with pytest.raises(Busy, match="Try again"), turns.turn("c"):
+            pytest.fail("there is only one place")
+        with pytest.raises(Busy):
+            waits.result()
+    assert (turns.free, turns.queues, +turns.taken) == (1, {}, {})
+
+
+def test_turns_are_kept_by_threads_and_event_loops_alike() -> None:
+    turns = Turns(3, each=2, waiting=100, seconds=PATIENCE)
+    at_once: list[str] = []
+    seen: list[tuple[int, int]] = []
+
+    def note(client: str) -> None:
+        at_once.append(client)
+        seen.append((len(at_once), at_once.count(client)))
+
+    async def on_loop(client: str, seconds: float) -> None:
+        async with turns.awaited(client):
+            note(client)
+            await asyncio.sleep(seconds)
+            at_once.remove(client)
+
+    def in_thread(client: str, seconds: float) -> None:
+        with turns.turn(client):
+            note(client)
+            time.sleep(seconds)
+            at_once.remove(client)
+
+    chance = random.Random(0)
+
+    async def all_of_them() -> None:
+        async def given_up(client: str) -> None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(on_loop(client, 0.01), chance.uniform(0, 0.05))
+
+        ways = (on_loop, lambda c, s: asyncio.to_thread(in_thread, c, s))
+        work = [chance.choice(ways)(chance.choice("abc"), 0.01) for _ in range(60)]
+        await asyncio.gather(*work, *(given_up(chance.choice("abc")) for _ in range(20)))
+
+    asyncio.run(all_of_them())
+    assert len(seen) >= 60
+    assert (turns.free, turns.queues, +turns.taken) == (3, {}, {})
+
+
+# Clients.
+
+
+def test_slow_photos_of_one_client_block_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(inspecting, "SECONDS", 1.0)
+    service = Service(Settings(data=tmp_path, model="tiny"))
+    photo = slow_jpeg()
+    alice, bob = Client(name="alice"), Client(name="bob")
+
+    def ask(client: Client, photo: bytes) -> object:
+        return service.submit(client, photo, {}, door="own")
+
+    ask(alice, picture())  # so that the template is there
+    with ThreadPoolExecutor(10) as pool:
+        slow = [pool.submit(ask, alice, photo) for _ in range(10)]
+        until(lambda: len(service.inspector.turns.queues.get("alice", ())) == 8)
+        ask(bob, picture())
+        assert sum(one.done() for one in slow) < 10
+        for one in slow:
+            with pytest.raises(Invalid, match="too long"):
+                one.result()
+    service.close()
+
+
+def test_forty_photos_at_once_are_all_taken(tmp_path: Path) -> None:
+    def post(client: httpx.Client) -> int:
+        files = {"photo": ("a.jpg", picture("JPEG"))}
+        return client.post("/api/v1/jobs", files=files).status_code
+
+    with running(tmp_path, worker=False) as client, ThreadPoolExecutor(40) as pool:
+        assert list(pool.map(post, [client] * 40)) == [202] * 40
+
+
+def test_who_waits_for_a_photos_turn_takes_no_thread_of_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made: list[Service] = []
+    monkeypatch.setattr("tests.serving.Service", lambda s: made.append(Service(s)) or made[0])
+    limits = httpx.Limits(max_connections=100)
+    with (
+        running(tmp_path, worker=False) as client,
+        httpx.Client(base_url=client.base_url, timeout=PATIENCE, limits=limits) as many,
+        ThreadPoolExecutor(60) as pool,
+    ):
+
+        def post() -> int:
+            return many.post("/api/v1/jobs", files={"photo": ("a", picture())}).status_code
+
+        turns = made[0].inspector.turns = Turns(1, each=1, waiting=60, seconds=PATIENCE)
+        with turns.turn("somebody else"):
+            sent = [pool.submit(post) for _ in range(50)]
+            until(lambda: len(turns.queues.get("local", ())) == 50)
+            assert client.get("/api/v1/jobs").status_code == 200
+            assert client.get("/readyz").status_code == 200
+        assert [one.result() for one in sent] == [202] * 50

@@ -5,10 +5,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
+from starlette.concurrency import run_in_threadpool
 
 from kinora.serve.errors import Invalid, TooLarge
 from kinora.serve.formats import check_format
 from kinora.serve.readers import Answered, Readers
+from kinora.serve.turns import Turns
 
 __all__ = ["Inspector", "Seen"]
 
@@ -18,6 +20,14 @@ PROCESSOR_SECONDS: Final = 20
 """For one photo, of a processor."""
 FILM_SECONDS: Final = 300.0
 """For a clip in another format."""
+PLACES: Final = 3
+"""Photos that are opened at a time,"""
+EACH: Final = 2
+"""and those of one client: another one's is opened at once."""
+WAITING: Final = 64
+"""Photos of one client that may wait for that,"""
+PATIENCE: Final = 20.0
+"""and seconds that they may."""
 
 
 class Seen(NamedTuple):
@@ -37,11 +47,19 @@ class Inspector:
         self.pixels_at_most = pixels
         self.slack = slack
         self.readers = Readers()
+        self.turns = Turns(PLACES, each=EACH, waiting=WAITING, seconds=PATIENCE)
 
-    def photo(self, data: bytes) -> Seen:
+    def photo(self, data: bytes, client: str = "") -> Seen:
         """Raises Invalid when it can't be read, TooLarge, or Busy."""
         _check(data)
-        return self._look(data)
+        with self.turns.turn(client):
+            return self._look(data)
+
+    async def photo_async(self, data: bytes, client: str) -> Seen:
+        """The same on an event loop: a photo whose turn has not come takes no thread."""
+        _check(data)
+        async with self.turns.awaited(client):
+            return await run_in_threadpool(self._look, data)
 
     def pixels(self, data: bytes) -> UInt8[np.ndarray, "h w 3"]:
         """What a photo shows. Raises Invalid or Busy."""

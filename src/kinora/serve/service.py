@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import Any, Final
 
 import structlog
+from starlette.concurrency import run_in_threadpool
 
 from kinora.config import known_config
 from kinora.errors import RequestError
@@ -20,7 +22,7 @@ from kinora.serve.database import open_database
 from kinora.serve.errors import Broken, Busy, Conflict, Full, Invalid, Missing, TooLarge
 from kinora.serve.files import Files, make_private
 from kinora.serve.heartbeat import count_workers
-from kinora.serve.inspecting import Inspector
+from kinora.serve.inspecting import Inspector, Seen
 from kinora.serve.job import Job, Order, folder_of, request_of
 from kinora.serve.jobs import Jobs
 from kinora.serve.settings import OWN_NAMES, Settings
@@ -76,12 +78,14 @@ class Service:
         notes: Mapping[str, Any] | None = None,
         keep: int | None = None,
         kinds: Collection[str] = (),
+        seen: Seen | None = None,
     ) -> Job:
         """Put a clip into the queue; the same key gives the same job.
 
         asked: fields of `kinora.Request`; a seed is drawn where it has none.
         notes: what the protocol wants back. keep: seconds, where it isn't the service's own time.
         kinds: formats of photos that the protocol takes; all that can be read when empty.
+        seen: what the photo is, where it has been looked at already.
         Raises what is a kind of Refused; then nothing is kept.
         """
         name = self._model(model)
@@ -89,7 +93,7 @@ class Service:
         values = {field: value for field, value in asked.items() if value is not None}
         digest = hashlib.sha256(photo)
         digest.update(json.dumps([name, values], sort_keys=True).encode())
-        seen = self.inspector.photo(photo)
+        seen = seen or self.inspector.photo(photo, client.name)
         if kinds and seen.format not in kinds:
             raise Invalid(f"the photo is {seen.format}; it must be {' or '.join(kinds)}")
         cautions = self._cautions(name, request, (seen.width, seen.height))
@@ -121,6 +125,19 @@ class Service:
             self.files.delete(folder)
         log.info("job_asked", job=job.id, client=client.name, door=door, new=new)
         return job
+
+    async def submit_async(
+        self,
+        client: Client,
+        photo: bytes,
+        asked: Mapping[str, Any],
+        **others: Any,  # noqa: ANN401 (those of `submit`)
+    ) -> Job:
+        """`submit` on an event loop: a photo that waits to be opened takes no thread."""
+        self._checked(asked)
+        seen = await self.inspector.photo_async(photo, client.name)
+        submit = partial(self.submit, client, photo, asked, seen=seen, **others)
+        return await run_in_threadpool(submit)
 
     def get(self, client: Client, id: str) -> Job:
         """Raises Missing, also for somebody else's."""

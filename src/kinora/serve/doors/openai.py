@@ -10,7 +10,6 @@ from starlette.responses import Response
 
 from kinora.config import SVD, ModelConfig, known_config
 from kinora.errors import RequestError
-from kinora.serve.access import Client
 from kinora.serve.delivery import deliver
 from kinora.serve.doors.openai_body import photo_of, read_fields, text_of
 from kinora.serve.doors.who import BEARER, Found, Open, Who
@@ -122,10 +121,14 @@ class Deleted(BaseModel):
 async def create(service: Open, client: Who, request: Request) -> Video:
     """Of `input_reference`, a picture. The prompt is kept, and not looked at."""
     fields = await read_fields(request, service.limits.body)
-    return await run_in_threadpool(_create, service, client, fields)
+    photo, asked, others = await run_in_threadpool(_asked, service, fields)
+    return answered(await service.submit_async(client, photo, asked, door="openai", **others))
 
 
-def _create(service: Service, client: Client, fields: dict[str, Any]) -> Video:
+def _asked(
+    service: Service, fields: dict[str, Any]
+) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
+    """The photo, what is asked for of it, and what else the service is told. Raises Invalid."""
     photo = photo_of(fields)
     model = str(fields.get("model") or service.settings.model_name)
     config = known_config(model)
@@ -144,8 +147,7 @@ def _create(service: Service, client: Client, fields: dict[str, Any]) -> Video:
             f". More than {config.frames} frames or {config.width}x{config.height} pixels are "
             f"brought down to that, which {config.name} was trained on"
         )
-    job = service.submit(client, photo, asked, door="openai", model=model, notes=notes)
-    return answered(job)
+    return photo, asked, {"model": model, "notes": notes}
 
 
 @router.get("", summary="Your videos")
@@ -195,15 +197,13 @@ def content(
 async def remix(service: Open, client: Who, job: Found, request: Request) -> Video:
     """The prompt is kept, and not looked at."""
     fields = await read_fields(request, service.limits.body)
-    return await run_in_threadpool(_remix, service, client, job, text_of(fields, "prompt"))
-
-
-def _remix(service: Service, client: Client, job: Job, prompt: str | None) -> Video:
-    photo = service.files.read(f"{job.folder}/photo")
+    photo = await run_in_threadpool(service.files.read, f"{job.folder}/photo")
     asked = {name: value for name, value in job.asked.items() if name != "seed"}
-    notes = {"prompt": prompt, "note": REMIX_NOTE, "remixed_from": job.id}
+    notes = {"prompt": text_of(fields, "prompt"), "note": REMIX_NOTE, "remixed_from": job.id}
     return answered(
-        service.submit(client, photo, asked, door="openai", model=job.model, notes=notes)
+        await service.submit_async(
+            client, photo, asked, door="openai", model=job.model, notes=notes
+        )
     )
 
 

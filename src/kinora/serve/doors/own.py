@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, File, Form, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
 
 from kinora.config import known_config
 from kinora.errors import RequestError
@@ -106,7 +107,7 @@ async def known(request: Request) -> None:
 @router.post(
     "/jobs", status_code=202, summary="Ask for a clip of a photo", dependencies=[Depends(known)]
 )
-def submit(
+async def submit(
     service: Open,
     client: Who,
     photo: Annotated[bytes, File(description="JPEG, PNG or WebP")],
@@ -155,8 +156,10 @@ def submit(
         asked |= parse_fields(written)
     except RequestError as error:
         raise Invalid(str(error)) from None
-    job = service.submit(client, photo, asked, door="own", model=model, key=idempotency_key or None)
-    return answered(job, service.jobs.ahead(job))
+    job = await service.submit_async(
+        client, photo, asked, door="own", model=model, key=idempotency_key or None
+    )
+    return answered(job, await run_in_threadpool(service.jobs.ahead, job))
 
 
 @router.get("/jobs", summary="Your jobs")

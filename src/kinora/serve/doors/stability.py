@@ -24,7 +24,7 @@ KEPT = 24 * 3600
 
 
 @router.post("", summary="Begin a clip")
-def begin(
+async def begin(
     service: Open,
     client: Who,
     image: Annotated[bytes, File(description="JPEG or PNG")],
@@ -33,7 +33,7 @@ def begin(
     motion_bucket_id: Annotated[int, Form(ge=1, le=255)] = 127,
 ) -> dict[str, str]:
     """cfg_scale is guidance at the last frame, where the first has 1."""
-    job = service.submit(
+    job = await service.submit_async(
         client,
         image,
         {"seed": seed or None, "guidance": [1.0, cfg_scale], "motion": motion_bucket_id},
