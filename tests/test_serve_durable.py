@@ -1,13 +1,10 @@
 """What holds of jobs whatever dies, is locked, full or away: on SQLite and on PostgreSQL."""
 
-import errno
 import multiprocessing
 import os
 import secrets
 import signal
 import sqlite3
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,8 +28,11 @@ from kinora.serve.settings import Settings
 from kinora.serve.work import Work
 from kinora.serve.worker import FAREWELL, VANISHED
 from tests import stub_worker
+from tests.disks import fill, small_disk
 from tests.postgres import Postgres, installed, postgres
 from tests.serving import PATIENCE, picture
+
+__all__ = ["small_disk"]
 
 PHOTO = picture()
 T = TypeVar("T")
@@ -465,16 +465,6 @@ def test_a_worker_outlives_its_database_server(server: Postgres, tmp_path: Path)
     house.close()
 
 
-@pytest.fixture
-def small_disk() -> Generator[Path]:
-    with tempfile.TemporaryDirectory(prefix="kinora-disk-", ignore_cleanup_errors=True) as place:
-        mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place]
-        if subprocess.run(mount, capture_output=True).returncode:
-            pytest.skip("a small disk can't be mounted here")
-        yield Path(place)
-        subprocess.run(["umount", "--lazy", place], check=True)
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def crowded(request: pytest.FixtureRequest, small_disk: Path, tmp_path: Path) -> Generator[House]:
     """A house whose database has little room; on SQLite its files too."""
@@ -518,16 +508,3 @@ def submit_until_full(house: House) -> list[Job]:
             accepted.append(house.submit(2, steps=1, queue=1000, per_client=1000))
         except Busy:
             return accepted
-
-
-def fill(file: Path) -> None:
-    """Take all room that there is."""
-
-    def write(size: int) -> None:
-        while True:
-            filling.write(bytes(size))
-
-    with file.open("wb", buffering=0) as filling:
-        for size in (1 << 16, 1):
-            with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
-                write(size)

@@ -9,12 +9,13 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartParser
 from starlette.responses import Response
 
 from kinora import __version__
 from kinora.serve.access import Access
 from kinora.serve.doors import login, openai, openai_models, operation, own, stability
-from kinora.serve.errors import Broken, Invalid, Missing, Refused, TooLarge
+from kinora.serve.errors import Broken, Busy, Invalid, Missing, Refused, TooLarge, is_full
 from kinora.serve.guard import Guard
 from kinora.serve.metrics import Metrics
 from kinora.serve.replies import refusal
@@ -49,6 +50,8 @@ def create_app(service: Service, access: Access, *, page: bool = True) -> Guard:
         openapi_url="/api/openapi.json",
         lifespan=running,
     )
+    # Forms stay in memory, which is bounded: a full temporary directory refuses none of them.
+    MultiPartParser.spool_max_size = service.limits.body
     app.state.service = service
     app.state.access = access
     app.state.metrics = Metrics(service)
@@ -92,6 +95,12 @@ def _answer_errors(app: FastAPI) -> None:
         made = kinds.get(error.status_code, Refused)(str(error.detail))
         made.status = error.status_code
         return answer(request, made)
+
+    @app.exception_handler(OSError)
+    def unwritable(request: Request, error: OSError) -> Response:  # pyright: ignore[reportUnusedFunction]
+        if is_full(error):
+            return answer(request, Busy("a disk of this service is full. Try again later"))
+        raise error
 
     @app.exception_handler(Exception)
     def broken(request: Request, error: Exception) -> Response:  # pyright: ignore[reportUnusedFunction]

@@ -1,13 +1,12 @@
 """Where photos and clips lie: a folder, or a bucket that several machines share."""
 
-import errno
 import hashlib
 import os
 import secrets
 import tempfile
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -16,11 +15,10 @@ import fsspec  # pyright: ignore[reportMissingTypeStubs]
 import structlog
 
 from kinora.errors import OutputError, RequestError
-from kinora.serve.errors import Busy, Missing
+from kinora.serve.errors import Busy, Missing, is_full
 
-__all__ = ["Files", "make_private"]
+__all__ = ["Files", "make_private", "room"]
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 BLOCK = 1 << 20
 """Bytes read at a time."""
 OWN_FOLDER, OWN_FILE = 0o700, 0o600
@@ -64,8 +62,8 @@ class Files:
         Raises Busy when there is no room.
         """
         place = f"{self.root}/{name}"
-        folder = Path(place).parent if self.is_local else Path(tempfile.gettempdir())
-        with _room():
+        with room("the storage"):
+            folder = Path(place).parent if self.is_local else Path(tempfile.gettempdir())
             self._make_folder(folder)
             draft = folder / f".{secrets.token_hex(8)}{Path(name).suffix}"
             try:
@@ -115,13 +113,15 @@ class Files:
 
     @contextmanager
     def local(self, name: str) -> Generator[Path]:
-        """A file as one of this machine's. Raises Missing."""
+        """A file as one of this machine's. Raises Missing, or Busy when there is no room for it."""
         if self.is_local:
             yield self.path(name)
             return
-        with tempfile.TemporaryDirectory() as folder:
-            copy = Path(folder) / Path(name).name
-            copy.write_bytes(self.read(name))
+        with ExitStack() as stack:
+            with room("the temporary directory"):
+                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                copy = Path(folder) / Path(name).name
+                copy.write_bytes(self.read(name))
             yield copy
 
     def exists(self, name: str) -> bool:
@@ -209,15 +209,16 @@ def _to_disk(path: Path) -> None:
 
 
 @contextmanager
-def _room() -> Generator[None]:
+def room(place: str) -> Generator[None]:
+    """Have what can't be written to a place told as such. Raises Busy."""
     try:
         yield
     except (OSError, OutputError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
         if not isinstance(cause, OSError):
             raise
-        reason = "is full" if cause.errno in FULL else "can't be written to"
-        raise Busy(f"the storage {reason}. Try again later") from error
+        reason = "is full" if is_full(error) else "can't be written to"
+        raise Busy(f"{place} {reason}. Try again later") from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -20,7 +21,7 @@ from kinora.serve.access import Client
 from kinora.serve.clock import Clock
 from kinora.serve.database import open_database
 from kinora.serve.errors import Broken, Busy, Conflict, Full, Invalid, Missing, TooLarge
-from kinora.serve.files import Files, make_private
+from kinora.serve.files import Files, make_private, room
 from kinora.serve.heartbeat import count_workers
 from kinora.serve.inspecting import Inspector, Seen
 from kinora.serve.job import Job, Order, folder_of, request_of
@@ -37,6 +38,8 @@ ORPHAN: Final = 3600.0
 """Seconds after which a folder that is no job's is nobody's."""
 WAITING: Final = 8
 """Who may wait for clips in other formats; more would take the threads that others need."""
+PROBE: Final = bytes(1 << 16)
+"""What is written to see whether there is room."""
 FRESH: Final = 1.0
 """Seconds for which it holds that jobs can be taken."""
 FIELDS: Final = tuple(f.name for f in fields(Request) if f.name != "image")
@@ -192,11 +195,15 @@ class Service:
         return {self.settings.model_name: 0, **count_workers(self.database)}
 
     def check(self) -> None:
-        """Whether jobs can be taken. Raises Busy when they can't."""
+        """Whether jobs can be taken. Raises Busy when they can't, as where a disk is full."""
         if time.monotonic() < self.checked + FRESH:
             return
         self.jobs.counts()
-        self.files.write("probe", b"")
+        self.files.write("probe", PROBE)
+        for name, folder in (("data folder", self.settings.data), ("temporary directory", None)):
+            with room(f"the {name}"), tempfile.TemporaryFile(dir=folder) as file:
+                file.write(PROBE)
+                file.flush()
         self.checked = time.monotonic()
 
     def sweep(self) -> None:

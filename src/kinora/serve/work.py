@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from threading import Event as Flag
 from threading import Lock
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import structlog
@@ -24,7 +24,7 @@ from kinora.media.picture import MAX_PIXELS
 from kinora.request import Request
 from kinora.runtime import Journal
 from kinora.serve.database import is_away
-from kinora.serve.errors import Busy, LeaseLost, Missing
+from kinora.serve.errors import Busy, LeaseLost, Missing, is_full
 from kinora.serve.files import Files
 from kinora.serve.inspecting import Inspector
 from kinora.serve.job import Job, State, request_of
@@ -42,6 +42,8 @@ SHARE = 0.1
 """Of the time that previews may take."""
 PARTS = 8
 """Of sampling, each of which lasts once it is done."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -69,9 +71,9 @@ class Making:
     """A clip in the midst of being made."""
 
     job: Job
-    events: Generator[Event]
     journal: FileJournal
     previews: int
+    events: Generator[Event] = field(init=False)
     steps: int = 0
     times: list[float] = field(default_factory=list[float])
     """When each step was done that wasn't done before, by another process."""
@@ -138,15 +140,21 @@ class Work:
         if lease.anew:
             log.info("job_begun_anew", job=job.id)
             self._clear(job.folder)
-        journal = FileJournal(self.files, _state(job.folder))
-        making = Making(job, self._events(job, journal), journal, job.previews)
+        making = self._open(job, job.previews)
         log.info("job_begun", job=job.id, deaths=job.deaths)
         try:
-            for event in making.events:
-                self._note(making, event)
-                if making.completes_part(event):
-                    self._kept(making, journal.flush)
-                yield event
+            while True:
+                try:
+                    for event in making.events:
+                        self._note(making, event)
+                        if making.completes_part(event):
+                            self._kept(making, making.journal.flush)
+                        yield event
+                    return
+                except Exception as error:
+                    if not (isinstance(error, Busy) or is_full(error)):
+                        raise
+                    making = self._start_over(making, error)
         except Cancelled:
             self._end(making, "cancelled")
         except LeaseLost:
@@ -180,12 +188,14 @@ class Work:
         while self.leaving.is_set():
             time.sleep(1)
 
-    def _events(self, job: Job, journal: FileJournal) -> Generator[Event]:
-        photo = self.inspector.pixels(self.files.read(f"{job.folder}/photo"))
-        yield from self.maker.stream(request_of(job.asked, photo), journal)
+    def _events(self, making: Making) -> Generator[Event]:
+        job = making.job
+        data = self.files.read(f"{job.folder}/photo")
+        photo = self._kept(making, lambda: self.inspector.pixels(data))
+        yield from self.maker.stream(request_of(job.asked, photo), making.journal)
 
-    def _kept(self, making: Making, change: Callable[[], object]) -> None:
-        """Store what took long to make, however long the storage is full or away.
+    def _kept(self, making: Making, change: Callable[[], T]) -> T:
+        """Do what must be done, such as storing a clip, however long a disk is full or away.
 
         Raises Cancelled, or LeaseLost.
         """
@@ -194,7 +204,20 @@ class Work:
             self._stay()
             self._tell(making)
 
-        patiently(change, meanwhile=meanwhile)
+        return patiently(change, meanwhile=meanwhile)
+
+    def _start_over(self, making: Making, error: Exception) -> Making:
+        """Go on from the journal, in a moment. Raises Cancelled, or LeaseLost."""
+        log.warning("waiting", reason=str(error))
+        time.sleep(1)
+        self._stay()
+        self._tell(making)
+        return self._open(making.job, making.previews)
+
+    def _open(self, job: Job, previews: int) -> Making:
+        making = Making(job, FileJournal(self.files, _state(job.folder)), previews)
+        making.events = self._events(making)
+        return making
 
     def _note(self, making: Making, event: Event) -> None:
         """What an event means for the job. Raises Cancelled, or LeaseLost."""
