@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 INDEX := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
-.PHONY: demo serve test bench clean
+.PHONY: demo serve test bench audit clean
 
 demo: $(VENV)/installed
 	$(BIN)/kinora animate examples/rocket.jpg --seed 0 -y -o out/rocket.mp4
@@ -27,6 +27,10 @@ test: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 
 bench: $(VENV)/installed-bench
+
+# Known vulnerabilities of what constraints.txt pins; needs the internet, and nothing installed.
+audit:
+	$(PYTHON) -m tools.audit
 
 # torch comes first and by itself, so that the index for it is asked for nothing else.
 $(VENV)/torch: constraints.txt
