@@ -22,9 +22,9 @@ from kinora.serve.access import ANYONE, Access, Client, hashed
 from kinora.serve.budget import Budget
 from kinora.serve.clock import DAY, HOLD, Clock
 from kinora.serve.errors import Busy
+from kinora.serve.failures import told
 from kinora.serve.service import Service
 from kinora.serve.settings import Limits, Settings
-from kinora.serve.work import told
 from tests.cli import Kinora, kinora
 from tests.serving import PATIENCE, ended, picture, running, submitted
 
@@ -361,7 +361,10 @@ def test_a_token_comes_from_a_file_and_on_the_command_line_it_is_warned_of(
     outcome = kinora("serve", "--token-file", str(file), *rest)
     assert "list of processes" not in outcome.err
     assert "can't be listened on" in outcome.err
+    (tmp_path / "empty").touch()
     for words, said in (
+        (["--token", ""], "0 characters"),
+        (["--token-file", str(tmp_path / "empty")], "0 characters"),
         (["--token-file", str(tmp_path / "none")], "none: can't be read"),
         (["--token-file", str(file), "--token", TOKEN], "name one of them"),
         (["--proxies", "proxy.example"], "must be an address such as"),

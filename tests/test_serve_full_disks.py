@@ -17,9 +17,9 @@ from kinora.events import Event
 from kinora.request import Request
 from kinora.runtime import Journal
 from kinora.serve.access import ANYONE
-from kinora.serve.assignments import Assignments
 from kinora.serve.errors import Busy
 from kinora.serve.files import Files
+from kinora.serve.leases import Leases
 from kinora.serve.service import Service
 from kinora.serve.settings import Settings
 from kinora.serve.work import Work
@@ -93,12 +93,9 @@ def trouble(request: pytest.FixtureRequest) -> Exception:
 def made_in_spite_of(tmp_path: Path, prepare: Callable[[Work], object]) -> None:
     service = Service(Settings(data=tmp_path, model="tiny"))
     job = service.submit(ANYONE, picture(), {"steps": 2, "frames": 2}, door="own")
-    work = Work(Stub(0.0), Assignments(service.database, "worker"), service.files)
+    work = Work(Stub(0.0), Leases(service.database, "worker", "tiny", "stub"), service.files)
     prepare(work)
-    assert work.begin(job.id)
-    assert work.encode(job.id) == 2
-    assert work.sample(job.id, 2)
-    assert work.decode(job.id)
+    assert work.once()
     assert service.jobs.get(job.id).state == "succeeded"
     work.close()
     service.close()
@@ -142,15 +139,16 @@ def test_a_job_in_whose_midst_a_disk_is_full_goes_on(tmp_path: Path, trouble: Ex
 def test_a_cancelled_job_does_not_wait_for_a_full_disk(tmp_path: Path) -> None:
     service = Service(Settings(data=tmp_path, model="tiny"))
     job = service.submit(ANYONE, picture(), {"steps": 2, "frames": 2}, door="own")
-    work = Work(Stub(0.0), Assignments(service.database, "worker"), service.files)
+    work = Work(Stub(0.0), Leases(service.database, "worker", "tiny", "stub"), service.files)
 
     def never(data: bytes) -> np.ndarray:
         raise Busy("no process could be started")
 
     work.inspector.pixels = never  # pyright: ignore[reportAttributeAccessIssue]
-    assert work.begin(job.id)
+    lease = work.take()
+    assert lease is not None
     service.cancel(ANYONE, job.id)
-    assert work.encode(job.id) == 0
+    assert list(work.make(lease)) == []
     assert service.jobs.get(job.id).state == "cancelled"
     work.close()
     service.close()

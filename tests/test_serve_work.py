@@ -26,6 +26,7 @@ from kinora.serve.access import ANYONE
 from kinora.serve.database import jobs as table
 from kinora.serve.delivery import deliver
 from kinora.serve.errors import Busy, Missing, OutOfRange
+from kinora.serve.failures import told
 from kinora.serve.files import Files
 from kinora.serve.job import Job
 from kinora.serve.leases import Leases, requeue
@@ -33,7 +34,7 @@ from kinora.serve.service import Service
 from kinora.serve.settings import Limits, Settings
 from kinora.serve.supervisor import Supervisor
 from kinora.serve.watch import Watch
-from kinora.serve.work import Work, told
+from kinora.serve.work import Work
 from tests.cli import Kinora, kinora
 from tests.serving import picture
 from tests.tiny import tiny_pipeline

@@ -1,6 +1,7 @@
 """`kinora serve`, `kinora worker` and `kinora token`: Kinora as a service."""
 
 import json as jsonlib
+import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -50,7 +51,6 @@ DATA = Path("kinora-data")
 
 
 def serve(
-    context: typer.Context,
     model: options.Model = "nano",
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where to listen.", envvar="KINORA_HOST")
@@ -63,9 +63,9 @@ def serve(
         str | None,
         typer.Option(
             metavar="TOKEN",
-            help="What clients must show; needed for any --host that others can reach.",
+            help="What clients must show; needed for any --host that others can reach. "
+            "Better in KINORA_TOKEN or a --token-file: others see it in the list of processes.",
             show_default=False,
-            envvar="KINORA_TOKEN",
         ),
     ] = None,
     token_file: Annotated[
@@ -137,7 +137,7 @@ def serve(
         raise RequestError(f"keep_days {keep_days}: must be more than 0, at most 36500")
     waiting = parse_count("queue", queue, 1_000_000)
     room = parse_bytes("keep_size", keep_size)
-    token = _one_token(token, token_file, shown=_on_command_line(context, "token"))
+    token = _one_token(token, token_file)
     trusted = parse_networks("proxies", proxies)
     with _extra():
         from kinora.serve.access import Access
@@ -243,12 +243,7 @@ def token(
         result(jsonlib.dumps(line))
 
 
-def _on_command_line(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _one_token(token: str | None, file: Path | None, *, shown: bool) -> str | None:
+def _one_token(token: str | None, file: Path | None) -> str | None:
     """The token that all clients share, if there is one. Raises RequestError."""
     if file is not None and token is not None:
         raise RequestError("--token and --token-file: name one of them")
@@ -257,12 +252,13 @@ def _one_token(token: str | None, file: Path | None, *, shown: bool) -> str | No
             return file.read_text().strip()
         except (OSError, UnicodeError) as error:
             raise RequestError(f"{file}: can't be read ({error}). It must hold a token") from error
-    if shown:
+    if token is not None:
         remark(
             "Everybody on this machine can read --token in the list of processes: "
             "use --token-file, or KINORA_TOKEN"
         )
-    return token
+        return token
+    return os.environ.get("KINORA_TOKEN")  # an empty one too, which is refused later
 
 
 @contextmanager

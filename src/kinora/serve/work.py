@@ -1,13 +1,11 @@
 """A worker's making of clips. What took long to compute lasts as soon as it is there."""
 
 import math
-import re
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from threading import Event as Flag
 from threading import Lock
@@ -18,13 +16,12 @@ import structlog
 from PIL import Image
 
 from kinora.clip import Clip
-from kinora.errors import KinoraError, MediaError, RequestError
 from kinora.events import Decoded, Done, Encoded, Event, Sampled
 from kinora.media.picture import MAX_PIXELS
 from kinora.request import Request
 from kinora.runtime import Journal
-from kinora.serve.database import is_away
-from kinora.serve.errors import Busy, LeaseLost, Missing, is_full
+from kinora.serve.errors import Busy, LeaseLost, is_full
+from kinora.serve.failures import told
 from kinora.serve.files import Files
 from kinora.serve.inspecting import Inspector
 from kinora.serve.job import Job, State, request_of
@@ -71,9 +68,7 @@ class Making:
     """A clip in the midst of being made."""
 
     job: Job
-    journal: FileJournal
     previews: int
-    events: Generator[Event] = field(init=False)
     steps: int = 0
     times: list[float] = field(default_factory=list[float])
     """When each step was done that wasn't done before, by another process."""
@@ -140,21 +135,10 @@ class Work:
         if lease.anew:
             log.info("job_begun_anew", job=job.id)
             self._clear(job.folder)
-        making = self._open(job, job.previews)
         log.info("job_begun", job=job.id, deaths=job.deaths)
+        making = Making(job, job.previews)
         try:
-            while True:
-                try:
-                    for event in making.events:
-                        self._note(making, event)
-                        if making.completes_part(event):
-                            self._kept(making, making.journal.flush)
-                        yield event
-                    return
-                except Exception as error:
-                    if not (isinstance(error, Busy) or is_full(error)):
-                        raise
-                    making = self._start_over(making, error)
+            yield from self._follow(making)
         except Cancelled:
             self._end(making, "cancelled")
         except LeaseLost:
@@ -164,8 +148,6 @@ class Work:
             if reason["code"] == "internal":
                 log.exception("job_broke", job=job.id)
             self._end(making, "failed", error=reason)
-        finally:
-            making.events.close()
 
     def leave(self) -> None:
         """Give the job back to the queue, and take no other one."""
@@ -188,11 +170,11 @@ class Work:
         while self.leaving.is_set():
             time.sleep(1)
 
-    def _events(self, making: Making) -> Generator[Event]:
+    def _events(self, making: Making, journal: FileJournal) -> Generator[Event]:
         job = making.job
         data = self.files.read(f"{job.folder}/photo")
         photo = self._kept(making, lambda: self.inspector.pixels(data))
-        yield from self.maker.stream(request_of(job.asked, photo), making.journal)
+        yield from self.maker.stream(request_of(job.asked, photo), journal)
 
     def _kept(self, making: Making, change: Callable[[], T]) -> T:
         """Do what must be done, such as storing a clip, however long a disk is full or away.
@@ -206,20 +188,28 @@ class Work:
 
         return patiently(change, meanwhile=meanwhile)
 
-    def _start_over(self, making: Making, error: Exception) -> Making:
-        """Go on from the journal, in a moment. Raises Cancelled, or LeaseLost."""
-        log.warning("waiting", reason=str(error))
-        time.sleep(1)
-        self._stay()
-        self._tell(making)
-        return self._open(making.job, making.previews)
+    def _follow(self, making: Making) -> Generator[Event]:
+        """What happens while a clip is made, from its journal on. Where a disk is full or the
+        storage away, it is begun once more in a moment. Raises Cancelled, or LeaseLost."""
+        while True:
+            journal = FileJournal(self.files, _state(making.job.folder))
+            try:
+                with closing(self._events(making, journal)) as events:
+                    for event in events:
+                        self._note(making, event, replaying=journal.replaying)
+                        if making.completes_part(event):
+                            self._kept(making, journal.flush)
+                        yield event
+                return
+            except Exception as error:
+                if not (isinstance(error, Busy) or is_full(error)):
+                    raise
+                log.warning("waiting", reason=str(error))
+                time.sleep(1)
+                self._stay()
+                self._tell(making)
 
-    def _open(self, job: Job, previews: int) -> Making:
-        making = Making(job, FileJournal(self.files, _state(job.folder)), previews)
-        making.events = self._events(making)
-        return making
-
-    def _note(self, making: Making, event: Event) -> None:
+    def _note(self, making: Making, event: Event, *, replaying: bool) -> None:
         """What an event means for the job. Raises Cancelled, or LeaseLost."""
         self._stay()
         match event:
@@ -227,7 +217,7 @@ class Work:
                 making.steps = plan.steps
                 self._tell(making, phase="sampling", steps=plan.steps)
             case Sampled(step=step, steps=steps, denoised=denoised):
-                if not making.journal.replaying:
+                if not replaying:
                     making.times.append(time.monotonic())
                     self._preview(making, denoised)
                 phase = "decoding" if step == steps else "sampling"
@@ -284,7 +274,6 @@ class Work:
     def _end(self, making: Making, state: State, **values: object) -> None:
         """Whatever is only of use while the clip is being made goes, once it is this worker's."""
         job = making.job
-        making.events.close()
         size = self.files.bytes_of(job.folder) - self.files.bytes_of(_state(job.folder))
         patiently(lambda: self.leases.end(job.id, state, bytes=size, **values))
         self._clear(job.folder)
@@ -298,30 +287,3 @@ class Work:
 def _state(folder: str) -> str:
     """Where a job's journal lies."""
     return f"{folder}/state"
-
-
-def told(error: Exception) -> dict[str, str]:
-    """What a client is told of a failure."""
-    match error:
-        case RequestError() | MediaError():
-            return {"code": "invalid", "message": str(error)}
-        case Missing():
-            return {"code": "photo_lost", "message": "its photo is gone from the storage"}
-        case Busy():
-            return {"code": "unavailable", "message": str(error)}
-        case _ if is_away(error):
-            message = "the database was locked, full or could not be reached. Try again"
-            return {"code": "unavailable", "message": message}
-        case _ if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-            return {"code": "out_of_memory", "message": "not enough memory. Ask for a smaller clip"}
-        case KinoraError():
-            return {"code": "failed", "message": without_paths(str(error))}
-        case _:
-            return {"code": "internal", "message": "a fault of this service; its log tells more"}
-
-
-def without_paths(message: str) -> str:
-    """A message with only the last part of each path of this machine."""
-    return re.sub(
-        r"(?<![\w:/])/(?:[^\s/:,;()'\"]+/)+[^\s/:,;()'\"]*", lambda m: Path(m[0]).name, message
-    )
