@@ -1,9 +1,11 @@
 """Training: whole runs of the test-sized model."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kinora.config import TINY
-from kinora.errors import CheckpointError, KinoraError
-from kinora.train import Progress, train_unet, train_vae
+from kinora.errors import CheckpointError, NotFiniteError
+from kinora.train import Progress, loop, train_unet, train_vae
 from kinora.train.cache import encode_clips
 from kinora.train.chance import draws
 from kinora.train.export import read_vae
@@ -145,12 +147,53 @@ def test_a_cache_of_other_clips_is_not_used(trained: Path, tmp_path: Path) -> No
         train_unet(replace(UNET, seed=5), tmp_path, report=silent)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(tmp_path: Path) -> None:
-    with pytest.raises(KinoraError, match="no longer a number"):
-        train_vae(replace(VAE, learning_rate=1e30, clip_norm=1e30), tmp_path, report=silent)
-    saved = tmp_path / "vae/checkpoint.safetensors"
-    tensors = load_file(saved) if saved.exists() else {}
-    assert all(tensor.isfinite().all() for tensor in tensors.values())
+def stored(run: Path) -> dict[Path, bytes]:
+    """Every checkpoint and model of a run, none of which may hold NaN or infinity."""
+    paths = [path for path in run.rglob("*.safetensors") if "pool" not in path.parts]
+    for path in paths:
+        assert all(tensor.isfinite().all() for tensor in load_file(path).values()), path
+    return {path: path.read_bytes() for path in paths}
+
+
+def test_a_run_that_diverges_at_once_leaves_no_checkpoint(tmp_path: Path) -> None:
+    """As `kinora train vae --learning-rate 1e20 --save-every 4 --steps 40`, without reports."""
+    diverging = replace(VAE, learning_rate=1e20, report_every=40, save_every=4, steps=40)
+    with pytest.raises(NotFiniteError, match=r"at step 2\. There is no checkpoint") as caught:
+        train_vae(diverging, tmp_path, report=silent)
+    assert "lower learning rate" in str(caught.value)
+    assert not stored(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "rate", "first"), [("vae", 1e30, 6), ("vae", 1e39, 5), ("unet", 1e30, 6)]
+)
+def test_a_run_that_diverges_names_the_step_and_keeps_the_last_good_checkpoint(
+    part: str,
+    rate: float,
+    first: int,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether or not anything is reported in between.
+
+    A rate of 1e30 in step 5 leaves finite weights, whose loss in step 6 is not finite; one of 1e39
+    is beyond what fp32 holds, and so are the weights after step 5.
+    """
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    before = stored(tmp_path)
+    normal = loop.learning_rate
+    monkeypatch.setattr(
+        loop, "learning_rate", lambda step, **given: rate if step == 4 else normal(step, **given)
+    )
+    longer = {"steps": 40, "report_every": 100, "save_every": 6}
+    train = {
+        "vae": partial(train_vae, replace(VAE, **longer)),
+        "unet": partial(train_unet, replace(UNET, **longer, sample_every=100)),
+    }
+    with pytest.raises(NotFiniteError, match=f"at step {first}.*checkpoint.*of step 4"):
+        train[part](tmp_path, report=silent)
+    assert stored(tmp_path) == before
 
 
 def test_encoded_clips_hold_the_noisy_photo_and_the_clean_picture(trained: Path) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kinora.config import TINY
-from kinora.errors import CheckpointError, OutputError, RequestError
+from kinora.errors import CheckpointError, NotFiniteError, OutputError, RequestError
 from kinora.models import VideoAutoencoder
 from kinora.train import UNetTraining, VAETraining, tensors
 from kinora.train.average import Average
@@ -89,6 +89,29 @@ def test_an_old_file_survives_a_failed_write(
         write_tensors(path, {"a": torch.zeros(1)}, {})
     assert load_file(path)["a"].item() == 1
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("part", ["weights.weight", "average.bias", "optimizer.exp_avg_sq.weight"])
+def test_nothing_that_is_not_finite_is_written_or_gone_on_from(tmp_path: Path, part: str) -> None:
+    path, state = tmp_path / "c.safetensors", tiny_state()
+    state.network(torch.ones(1, 2)).sum().backward()
+    state.optimizers[0].step()
+    save(path, state, VAE)
+    before = path.read_bytes()
+    broken = {name: tensor.clone() for name, tensor in state.tensors().items()}
+    broken[part].view(-1)[-1] = math.inf
+    with pytest.raises(NotFiniteError, match=f"c.safetensors .*{part} holds infinity"):
+        write_tensors(path, broken, {})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    save_file(broken, path, load_metadata(before))  # as older versions did
+    with pytest.raises(CheckpointError, match=f"holds infinity .*{part}.*remove it"):
+        resume(path, tiny_state(), VAE, Journal(tmp_path / "log.jsonl", print))
+
+
+def load_metadata(file: bytes) -> dict[str, str]:
+    size = int.from_bytes(file[:8], "little")
+    return json.loads(file[8 : 8 + size])["__metadata__"]
 
 
 def tiny_state(width: int = 2) -> State:
@@ -316,6 +339,8 @@ def test_a_sheet_has_a_row_for_each_clip(tmp_path: Path) -> None:
         {"crop": 64},
         {"drop_image": 2.0},
         {"average": 1.0},
+        {"learning_rate": 1e39},
+        {"learning_rate": math.inf},
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(change: dict[str, object]) -> None:

@@ -10,6 +10,7 @@ __all__ = [
     "KinoraError",
     "KinoraWarning",
     "MediaError",
+    "NotFiniteError",
     "OccupiedError",
     "OutputError",
     "RequestError",
@@ -50,6 +51,10 @@ class OccupiedError(OutputError):
 
 class CheckpointError(KinoraError):
     """A checkpoint is missing, damaged, incomplete, or not what it is said to be."""
+
+
+class NotFiniteError(KinoraError):
+    """A network's output, a loss or a weight is NaN or infinite."""
 
 
 class DeviceError(KinoraError):

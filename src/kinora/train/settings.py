@@ -16,6 +16,8 @@ __all__ = ["UNetTraining", "VAETraining"]
 Optimizer = Literal["adamw", "muon"]
 
 FREE: dict[str, Any] = {"free": True}
+MAX_RATE = 1e30
+"""Times the size of any layer, still a number that fp32 holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,8 +183,10 @@ def _multiple(name: str, value: int, of: int) -> None:
 
 
 def _rates(learning_rate: float, average: float) -> None:
-    if not learning_rate > 0:
-        raise RequestError(f"learning_rate {learning_rate}: must be above 0")
+    if not 0 < learning_rate <= MAX_RATE:
+        raise RequestError(
+            f"learning_rate {learning_rate}: must be above 0, and at most {MAX_RATE}"
+        )
     if not 0 <= average < 1:
         raise RequestError(f"average {average}: must be from 0 to below 1")
 

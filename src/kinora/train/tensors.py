@@ -8,7 +8,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
-from kinora.errors import CheckpointError, OutputError
+from kinora.errors import CheckpointError, NotFiniteError, OutputError
+from kinora.weights.read import bad_values
 
 __all__ = ["read_tensors", "write_tensors"]
 
@@ -16,8 +17,20 @@ __all__ = ["read_tensors", "write_tensors"]
 def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors whose name starts with the prefix, which is taken off, and the file's metadata.
 
-    Raises CheckpointError when the file is missing or damaged.
+    Raises CheckpointError when the file is missing or damaged, or holds NaN or infinity.
     """
+    tensors, metadata = _read(path, prefix)
+    for name, tensor in tensors.items():
+        bad = bad_values(tensor)
+        if bad is not None:
+            raise CheckpointError(
+                f"{path} holds {bad} (tensor {prefix}{name}), so nothing can go on from it; "
+                "remove it to have it made anew"
+            )
+    return tensors, metadata
+
+
+def _read(path: Path, prefix: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(str(path), "pt") as opened:  # pyright: ignore[reportUnknownVariableType]
             names = cast("list[str]", opened.keys())
@@ -38,10 +51,15 @@ def read_tensors(path: Path, prefix: str = "") -> tuple[dict[str, Tensor], dict[
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a file under a temporary name, then give it its own; an old one lasts until then.
 
-    Raises OutputError when it can't be written.
+    Raises OutputError when it can't be written, and NotFiniteError when a tensor holds NaN or
+    infinity; nothing is written then.
     """
     partial = path.with_name(path.name + ".partial")
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    for name, tensor in ready.items():
+        bad = bad_values(tensor)
+        if bad is not None:
+            raise NotFiniteError(f"{path} can't be written: tensor {name} holds {bad}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(ready, partial, metadata)

@@ -62,8 +62,8 @@ def train_unet(
 
     minutes: stop and save after so long. Ctrl-C saves, too, and then raises KeyboardInterrupt.
     Raises CheckpointError when the autoencoder is missing or the folder's checkpoint was made with
-    other settings, MediaError when a photo can't be read, KinoraError when the loss is no longer a
-    number.
+    other settings, MediaError when a photo can't be read, NotFiniteError when a loss, gradient or
+    weight is NaN or infinite.
     """
     device = pick_device(settings.device)
     out = folder / "unet"
@@ -78,11 +78,12 @@ def train_unet(
     sample = make_sampling(settings, Pipeline(networks), out / "samples")
 
     def save() -> None:
-        checkpoint.save(out / "checkpoint.safetensors", state, settings)
         state.average.write_to(averaged)
         parts = {"unet": averaged.unet, "vae": vae, "image_encoder": averaged.image_encoder}
         path = folder / "model.safetensors"
+        # First: values beyond what float16 holds mean that the run diverged.
         save_networks(path, config, parts, dtype=torch.float16, overwrite=True)
+        checkpoint.save(out / "checkpoint.safetensors", state, settings)
 
     def watch() -> None:
         if state.step % settings.sample_every == 0 or state.step == settings.steps:

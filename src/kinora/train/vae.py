@@ -1,5 +1,6 @@
 """Training the autoencoder on made-up clips."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from kinora.config import ModelConfig
 from kinora.device import pick_device
+from kinora.errors import NotFiniteError
 from kinora.models import VideoAutoencoder
 from kinora.train import checkpoint
 from kinora.train.birth import new_vae, start_from
@@ -44,7 +46,7 @@ def train_vae(
 
     minutes: stop and save after so long. Ctrl-C saves, too, and then raises KeyboardInterrupt.
     Raises CheckpointError when the folder's checkpoint was made with other settings, MediaError
-    when a photo can't be read, KinoraError when the loss is no longer a number.
+    when a photo can't be read, NotFiniteError when a loss, gradient or weight is NaN or infinite.
     """
     device = pick_device(settings.device)
     out = folder / "vae"
@@ -59,8 +61,8 @@ def train_vae(
     check = make_check(settings, out, journal, device)
 
     def save() -> None:
+        check(state)  # first: it may find that the run diverged
         checkpoint.save(out / "checkpoint.safetensors", state, settings)
-        check(state)
 
     with interruptible(minutes) as stop:
         pool = make_pool(settings, out / "pool", device, journal, stop)
@@ -150,7 +152,10 @@ def encode_sample(moments: Tensor, noise: Tensor) -> Tensor:
 def make_check(
     settings: VAETraining, out: Path, journal: Journal, device: torch.device
 ) -> Callable[[State], None]:
-    """Measure the averaged weights on what was not learnt, then write them with their scale."""
+    """Measure the averaged weights on what was not learnt, then write them with their scale.
+
+    The function that is returned raises NotFiniteError when they give values that are not finite.
+    """
     scenes = replace(settings.scenes, width=settings.size, height=settings.size)
     scenes = replace(scenes, frames=settings.frames)
     made_up = held_out(scenes, 16, settings.seed).frames.to(device)
@@ -161,6 +166,8 @@ def make_check(
     def check(state: State) -> None:
         state.average.write_to(network)
         values, sheets = measure(network, made_up, photos)
+        if math.isinf(values["std"]) or any(map(math.isnan, values.values())):
+            raise NotFiniteError("the averaged autoencoder gives values that are NaN or infinite")
         scale = 1 / values["std"]
         journal(Progress(stage="check", step=state.step, steps=settings.steps, values=values))
         write_vae(out / "vae.safetensors", with_scale(config, scale), network)
