@@ -84,7 +84,8 @@ class Pipeline(Steps):
         seed, motion, fps, noise_aug and guidance may differ, and don't disturb one another.
         journal: keeps what has been computed; given again, the same requests go on from there and
             come to the same clips.
-        Raises RequestError, MediaError; CheckpointError when the weights give no numbers.
+        Raises RequestError and MediaError; NotFiniteError when a network's output is NaN or
+        infinite.
         """
         asked = [requests] if isinstance(requests, Request) else list(requests)
         photos = [load_photo(request.image) for request in asked]

@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from kinora.diffusion import ALWAYS, SAMPLERS, SCHEDULES, STOCHASTIC, Noise, guided
+from kinora.finite import require_finite
 from kinora.pixels import quantise
 from kinora.runtime import (
     Journal,
@@ -90,6 +91,7 @@ class Steps:
         noise_aug · pixel_noise added, in fp32.
         fps: as the viewer sees them; the model is told one less.
         context: the image encoder's embedding, where it is to be of other pictures than `images`.
+        Raises NotFiniteError when an encoder's output is not finite.
         """
         images = images.to(self.device)
         noise_aug = noise_aug.to(self.device)
@@ -101,8 +103,11 @@ class Steps:
                 embedding = self.image_encoder(images)
         else:
             embedding = context
+        mean = moments.chunk(2, dim=1)[0]
+        require_finite(mean, "the VAE encoder's output", moments.dtype)
+        require_finite(embedding, "the image encoder's output", self.dtype)
         return Condition(
-            image=moments.chunk(2, dim=1)[0][:, None],
+            image=mean[:, None],
             context=embedding,
             vector=torch.stack([fps.to(self.device) - 1, motion.to(self.device), noise_aug], dim=1),
         )
@@ -132,6 +137,7 @@ class Steps:
             when left out.
         apart: compute the halves of guidance one after the other, in half the memory.
         journal: gives the network's first answers, where it has them, and keeps the others.
+        Raises NotFiniteError when the network's output is not finite.
         """
         config, noise = self.config, noise.to(self.device)
         condition = Condition(*(part.to(self.device) for part in condition))
@@ -144,10 +150,21 @@ class Steps:
         denoise = guided(network, condition, scale, interval, guidance_every, apart)
         with self.residency.hold("unet"):
             if sampler in SAMPLERS:
-                yield from SAMPLERS[sampler](denoise, x, levels)
+                walk = SAMPLERS[sampler](denoise, x, levels)
             else:
                 fresh = fresh or partial(torch.randn_like, noise)
-                yield from STOCHASTIC[sampler](denoise, x, levels, fresh)
+                walk = STOCHASTIC[sampler](denoise, x, levels, fresh)
+            for number, step in enumerate(walk, start=1):
+                yield self.check_step(step, number, steps)
+
+    def check_step(self, step: Step, number: int, steps: int) -> Step:
+        """The step itself. Raises NotFiniteError when the UNet's output in it was not finite.
+
+        number: which of the `steps`, counted from 1.
+        """
+        stage = f"the UNet's output at step {number} of {steps}"
+        require_finite(step.denoised, stage, self.dtype)
+        return step
 
     def _network(self, inner_every: int) -> Network:
         """The UNet as one clip uses it."""
@@ -168,7 +185,13 @@ class Steps:
         norms along time see less: pixels change, as they do in other libraries.
         keep: bytes of intermediate results that may be held rather than computed twice; a quarter
             of what is free when left out.
+        Raises NotFiniteError when the decoder's output is not finite.
         """
+        dtype = self.vae.decoder.conv_in.weight.dtype
+        for part in self._decode(latents, chunk, keep):
+            yield require_finite(part, "the decoder's output", dtype, "--vae-dtype")
+
+    def _decode(self, latents: Latents, chunk: int | None, keep: int | None) -> Iterator[Frames]:
         frames = latents.shape[1]
         spare = free_memory(self.device) // 4 if keep is None else keep
         with self.residency.hold("vae"):
@@ -177,6 +200,6 @@ class Steps:
                 yield decode(self.vae, part, keep=spare).float()
 
     def preview(self, denoised: Latents, frame: int = -1) -> UInt8[np.ndarray, "b height width 3"]:
-        """One frame of each clip of a clean estimate, decoded by itself, quickly."""
+        """One frame of each clip of a clean estimate, decoded by itself, quickly; never refused."""
         alone = denoised[:, frame].unsqueeze(1)
-        return quantise(next(self.decode(alone)))[:, 0]
+        return quantise(next(self._decode(alone, None, None)))[:, 0]

@@ -1,6 +1,7 @@
 """Safetensors files: read the header, map the tensors, refuse what is damaged or something else."""
 
 import json
+import math
 import mmap
 import struct
 from collections.abc import Iterator, Mapping
@@ -88,10 +89,11 @@ def bad_values(tensor: Tensor) -> str | None:
     """
     if tensor.numel() == 0:
         return None
-    low, high = tensor.detach().aminmax()
-    if low.isnan():
+    extremes = torch.stack(tensor.detach().aminmax())
+    low, high = cast("list[float]", extremes.tolist())  # waits for the device once
+    if math.isnan(low):
         return "NaN"
-    return "infinity" if low.isinf() or high.isinf() else None
+    return "infinity" if math.isinf(low) or math.isinf(high) else None
 
 
 def _map_privately(path: Path) -> mmap.mmap:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from kinora.finite import require_finite
 from kinora.pipeline import Pipeline
 from kinora.pixels import to_pixels
 from kinora.types import Frames, Latents
@@ -50,6 +51,7 @@ def encode_frames(pipeline: Pipeline, frames: Sequence[Image.Image]) -> Frame:
     for start in range(0, len(frames), WINDOW):
         images = to_pixels([np.asarray(frame) for frame in frames[start : start + WINDOW]])
         mode, _ = pipeline.vae.encode(images.to(pipeline.device)).chunk(2, dim=1)
+        require_finite(mode, "the VAE encoder's output", mode.dtype)
         parts.append(mode * pipeline.config.vae.scale)
     return torch.cat(parts)
 

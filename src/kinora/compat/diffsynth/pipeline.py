@@ -128,7 +128,8 @@ class SVDVideoPipeline:
         steps = list(enumerate(pairwise(call.sigmas)))
         x = start
         for index, levels in steps if progress_bar_cmd is None else progress_bar_cmd(steps):
-            x = next(euler(denoise, keyframes.put_back(x, levels[0]), levels)).x
+            step = next(euler(denoise, keyframes.put_back(x, levels[0]), levels))
+            x = self.pipeline.check_step(step, index + 1, len(steps)).x
             if progress_bar_st is not None:
                 progress_bar_st.progress(index / len(steps))
 

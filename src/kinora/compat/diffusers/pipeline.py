@@ -276,7 +276,8 @@ class StableVideoDiffusionPipeline:
         denoise = guided(self.unet, condition, call.scale(len(noise)).to(self.device))
         x = noise * (1 + max(call.sigmas) ** 2) ** 0.5
         for index, levels in enumerate(pairwise(call.sigmas)):
-            x = next(euler(denoise, x, levels)).x
+            step = next(euler(denoise, x, levels))
+            x = self.pipeline.check_step(step, index + 1, len(call.sigmas) - 1).x
             if callback is not None:
                 timestep = torch.tensor(levels[0]).log() / 4
                 answer = callback(self, index, timestep, {"latents": x})
