@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -201,3 +202,17 @@ def test_requests_do_not_load_torch() -> None:
         "import sys, kinora; kinora.Request(image='a'); kinora.SVD;sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("asked", [{"sampler": "consistency"}, {"schedule": "consistency"}])
+@pytest.mark.parametrize("quality", [None, *QUALITIES])
+def test_a_consistency_model_takes_four_steps_unless_one_to_twenty_are_asked_for(
+    asked: dict[str, str], quality: str | None
+) -> None:
+    request = partial(Request, image="photo.jpg", quality=quality, **asked)
+    for config in (SVD, SVD_XT, NANO):
+        assert request().resolved(config, (4, 3)).steps == 4
+        assert request(steps=20).resolved(config, (4, 3)).steps == 20
+    for steps in (0, 21, 30, 1000):
+        with pytest.raises(RequestError, match=f"steps {steps}: .*1 (to 20 steps|to 1000)"):
+            request(steps=steps)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kinora.config import MAX_CONSISTENCY_STEPS
 from kinora.diffusion import SCHEDULES, align_your_steps, consistency_levels, exponential, karras
 from kinora.errors import RequestError
 
@@ -20,6 +21,7 @@ from kinora.errors import RequestError
 def test_every_schedule_falls_from_the_highest_level_to_0(
     steps: int, low: float, ratio: float, name: str
 ) -> None:
+    steps = min(steps, MAX_CONSISTENCY_STEPS) if name == "consistency" else steps
     sigmas = SCHEDULES[name](steps, low, low * ratio, 7.0)
     assert len(sigmas) == steps + 1
     assert math.isclose(sigmas[0], low * ratio, rel_tol=1e-9)
@@ -72,8 +74,20 @@ def test_aligned_steps_are_the_published_ones() -> None:
 def test_consistency_levels_are_those_of_animatelcm() -> None:
     expected = [700.0, 128.564, 13.678, 0.4969, 0.0]
     assert consistency_levels(4, 0.002, 700.0) == pytest.approx(expected, rel=1e-4)
-    with pytest.raises(RequestError, match="at most 40"):
-        consistency_levels(41, 0.002, 700.0)
+    with pytest.raises(RequestError, match="1 to 20 steps"):
+        consistency_levels(21, 0.002, 700.0)
+
+
+@pytest.mark.parametrize("steps", range(1, 21))
+def test_consistency_levels_are_every_so_many_of_forty_down_to_the_last(steps: int) -> None:
+    """In closed form: σ at index i·(40 // n) of 39, for each number of steps there is."""
+    high, low = 700.0 ** (1 / 7), 0.002 ** (1 / 7)
+    indices = [i * (40 // steps) for i in range(steps)]
+    expected = [(high + i / 39 * (low - high)) ** 7 for i in indices]
+    *levels, end = consistency_levels(steps, 0.002, 700.0)
+    assert levels == pytest.approx(expected, rel=1e-9)
+    assert end == 0
+    assert indices[-1] <= 39
 
 
 @pytest.mark.parametrize(

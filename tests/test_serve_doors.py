@@ -212,6 +212,22 @@ def test_the_document_tells_what_is_refused_and_how(client: httpx.Client) -> Non
     }
 
 
+def test_the_document_tells_how_many_steps_a_consistency_model_takes(client: httpx.Client) -> None:
+    document = client.get("/api/openapi.json").json()
+    name = document["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"][
+        "multipart/form-data"
+    ]["schema"]["$ref"].rpartition("/")[2]
+    steps = document["components"]["schemas"][name]["properties"]["steps"]
+    assert "consistency sampler 1-20, 4 when left out" in steps["description"]
+
+
+def test_too_many_steps_for_a_consistency_model_are_refused(client: httpx.Client) -> None:
+    asked = {"sampler": "consistency", "steps": "30"}
+    answer = client.post("/api/v1/jobs", data=asked, files={"photo": picture()})
+    assert answer.status_code == 422
+    assert "1 to 20 steps" in answer.json()["error"]["message"]
+
+
 def test_models_tell_what_they_make(client: httpx.Client) -> None:
     (unknown,) = client.get("/api/v1/models").json()
     assert unknown.items() >= {"name": "tiny", "size": None}.items()

@@ -11,6 +11,9 @@ from kinora.errors import CheckpointError, RequestError
 
 __all__ = [
     "ALIASES",
+    "CONSISTENCY_LEVELS",
+    "CONSISTENCY_STEPS",
+    "MAX_CONSISTENCY_STEPS",
     "NANO",
     "SVD",
     "SVD_XT",
@@ -24,6 +27,15 @@ __all__ = [
     "config_to_dict",
     "known_config",
 ]
+
+CONSISTENCY_LEVELS: Final = 40
+"""Noise levels between which consistency models of SVD were distilled. (AnimateLCM: Wang et al.
+2024)"""
+CONSISTENCY_STEPS: Final = 4
+"""What a consistency model takes unless more are asked for; its authors' choice."""
+MAX_CONSISTENCY_STEPS: Final = CONSISTENCY_LEVELS // 2
+"""Every (40 // n)-th level is visited, so that n above 20 would visit the first n of all 40 and
+jump to 0 from wherever the n-th one is (0.75 for 30)."""
 
 
 def _require(condition: bool, message: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from kinora.config import ModelConfig
+from kinora.config import CONSISTENCY_STEPS, MAX_CONSISTENCY_STEPS, ModelConfig
 from kinora.errors import RequestError
 
 __all__ = [
@@ -62,7 +62,7 @@ class Request:
     size: tuple[int, int] | None = None
     """Width and height in pixels, multiples of the model's `size_multiple`."""
     steps: int | None = None
-    """Noise levels of the sampler, 1–1000."""
+    """Noise levels of the sampler, 1–1000. The consistency sampler takes 1–20, 4 when left out."""
     fps: int | None = None
     """Frames a second that the viewer sees, 1–60."""
     motion: int | None = None
@@ -126,6 +126,16 @@ class Request:
         _choice("sampler", self.sampler, SAMPLERS)
         _choice("schedule", self.schedule, SCHEDULES)
         _choice("fit", self.fit, FITS)
+        if self.distilled and self.steps is not None and self.steps > MAX_CONSISTENCY_STEPS:
+            raise RequestError(
+                f"steps {self.steps}: a consistency model takes 1 to {MAX_CONSISTENCY_STEPS} "
+                f"steps, {CONSISTENCY_STEPS} when left out"
+            )
+
+    @property
+    def distilled(self) -> bool:
+        """Whether sampler or noise levels are a consistency model's, which takes a few steps."""
+        return "consistency" in (self.sampler, self.schedule)
 
     def resolved(self, config: ModelConfig, photo_size: tuple[int, int]) -> "Plan":
         """What this request comes to for a model and a photo: every field filled in.
@@ -146,11 +156,12 @@ class Request:
         quality = _or(self.quality, "exact")
         chosen = QUALITIES[quality]
         sampler = _or(self.sampler, chosen.get("sampler", "euler"))
+        steps = CONSISTENCY_STEPS if self.distilled else chosen.get("steps", config.steps)
         return Plan(
             image=self.image,
             frames=_or(self.frames, config.frames),
             size=size,
-            steps=_or(self.steps, chosen.get("steps", config.steps)),
+            steps=_or(self.steps, steps),
             fps=_or(self.fps, config.fps),
             motion=_or(self.motion, config.motion),
             noise_aug=float(_or(self.noise_aug, config.noise_aug)),

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from kinora.cli.check import PRECISIONS, QUANTISATIONS, VARIANTS
+from kinora.config import CONSISTENCY_STEPS, MAX_CONSISTENCY_STEPS
 from kinora.request import FITS, QUALITIES, SAMPLERS, SCHEDULES
 
 __all__ = [
@@ -98,8 +99,10 @@ Steps = Annotated[
     str | None,
     typer.Option(
         metavar="N",
-        show_default="the model's own, or that of --quality",
-        help="Steps of the sampler, 1-1000; more take longer.",
+        show_default="the model's own, or that of --quality; "
+        f"{CONSISTENCY_STEPS} for --sampler consistency",
+        help="Steps of the sampler, 1-1000; more take longer. The consistency sampler takes "
+        f"1-{MAX_CONSISTENCY_STEPS}.",
     ),
 ]
 Fps = Annotated[

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Final
 
+from kinora.config import CONSISTENCY_LEVELS, CONSISTENCY_STEPS, MAX_CONSISTENCY_STEPS
 from kinora.errors import RequestError
 
 __all__ = [
@@ -25,9 +26,6 @@ Schedule = Callable[[int, float, float, float], list[float]]
 
 ALIGNED: Final = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
 """Levels optimised for Stable Video Diffusion in 10 steps. (Sabour et al. 2024)"""
-
-DISTILLED: Final = 40
-"""Levels between which consistency models of SVD were distilled. (AnimateLCM-SVD)"""
 
 
 def karras(steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> list[float]:
@@ -72,16 +70,20 @@ def align_your_steps(
 def consistency_levels(
     steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0
 ) -> list[float]:
-    """Every so-manieth of the 40 Karras levels that a consistency model knows, and a final 0.
+    """Every (40 // n)-th of the 40 Karras levels that a consistency model was distilled at, then 0.
 
-    Raises RequestError for more than 40 steps, or unless 0 < sigma_min ≤ sigma_max.
+    steps: n, 1–20. As its authors' code does, n that do not divide 40 leave out the lowest levels.
+    Raises RequestError for more than 20 steps, or unless 0 < sigma_min ≤ sigma_max.
     (AnimateLCM: Wang et al. 2024)
     """
     _check(steps, sigma_min, sigma_max)
-    if steps > DISTILLED:
-        raise RequestError(f"steps {steps}: a consistency model takes at most {DISTILLED}")
-    known = karras(DISTILLED, sigma_min, sigma_max, rho)
-    return [known[i * (DISTILLED // steps)] for i in range(steps)] + [0.0]
+    if steps > MAX_CONSISTENCY_STEPS:
+        raise RequestError(
+            f"steps {steps}: a consistency model takes 1 to {MAX_CONSISTENCY_STEPS} steps, "
+            f"usually {CONSISTENCY_STEPS}"
+        )
+    known = karras(CONSISTENCY_LEVELS, sigma_min, sigma_max, rho)
+    return [known[i * (CONSISTENCY_LEVELS // steps)] for i in range(steps)] + [0.0]
 
 
 def _between(values: list[float], share: float) -> float:

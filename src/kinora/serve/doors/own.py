@@ -9,7 +9,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
-from kinora.config import known_config
+from kinora.config import CONSISTENCY_STEPS, MAX_CONSISTENCY_STEPS, known_config
 from kinora.errors import RequestError
 from kinora.request import FITS, QUALITIES, SAMPLERS, SCHEDULES
 from kinora.serve.delivery import deliver
@@ -30,6 +30,10 @@ router = APIRouter(
 )
 
 Whole = Annotated[int | None, Form()]
+STEPS = (
+    f"1-1000; likewise. For the consistency sampler 1-{MAX_CONSISTENCY_STEPS}, "
+    f"{CONSISTENCY_STEPS} when left out"
+)
 
 
 class Progress(BaseModel):
@@ -114,7 +118,7 @@ async def submit(
     model: Annotated[str | None, Form(description="As GET /api/v1/models has them")] = None,
     frames: Annotated[int | None, Form(description="1-256; the service may have a limit")] = None,
     size: Annotated[str | None, Form(description="Width and height: 1024x576")] = None,
-    steps: Annotated[int | None, Form(description="1-1000; likewise")] = None,
+    steps: Annotated[int | None, Form(description=STEPS)] = None,
     fps: Annotated[int | None, Form(description="1-60")] = None,
     motion: Annotated[int | None, Form(description="How much moves, 0-255")] = None,
     noise_aug: Annotated[float | None, Form(description="Noise on the photo, 0-1")] = None,
