@@ -392,3 +392,14 @@ def test_help_states_the_defaults_that_hold() -> None:
         if not option.help
     ]
     assert undocumented == []
+
+
+def test_what_other_programs_would_assume_wrongly_is_said_on_stderr(
+    kinora: Kinora, folder: Path, model: Path
+) -> None:
+    asked = ("convert", model, "b.safetensors", "--to", "sgm", "--unknown-settings", "note")
+    outcome = kinora(*asked)
+    assert (outcome.code, outcome.out) == (0, "b.safetensors\n")
+    (warning,) = [line for line in outcome.err.splitlines() if line.startswith("Warning: ")]
+    assert "the unet's attention heads are 16 wide; they assume 64" in warning
+    assert "scaled" not in warning, "TINY has the published scale"

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kinora.config import SVD, SVD_XT, SVD_XT_1_1, TINY, ModelConfig
-from kinora.errors import CheckpointError, OutputError
+from kinora.errors import CheckpointError, KinoraWarning, OutputError
 from kinora.models import VideoAutoencoder
 from kinora.weights import convert, describe, load_networks, to_diffusers, to_sgm, verify
+from kinora.weights.assumptions import forgotten_defaults, wrongly_assumed
 from kinora.weights.checkpoint import Format
 from kinora.weights.diffusers import COMPONENTS, diffusers_table
 from kinora.weights.folder import weight_names
@@ -26,6 +27,9 @@ from tests.checkpoints import SMALL, keys, parts, random_tensors, write_own
 
 FRAME_WISE = replace(SMALL, vae=replace(SMALL.vae, temporal_decoder=False))
 CPU = torch.device("cpu")
+
+# Small models are not as published; the tests of the warning itself expect it.
+pytestmark = pytest.mark.filterwarnings("ignore:.*other programs will make wrong clips")
 
 
 def write_sgm(
@@ -428,3 +432,75 @@ def test_every_unused_tensor_has_the_shape_of_its_twin() -> None:
         VideoAutoencoder(SMALL.vae).state_dict().keys()
         == parts(dict.fromkeys(living, torch.zeros(0)), "vae").keys()
     )
+
+
+PUBLISHED_HEADS = replace(
+    SMALL,
+    unet=replace(SMALL.unet, channels=(64, 128), heads=(1, 2)),
+    image_encoder=replace(SMALL.image_encoder, width=80, heads=1),
+)
+AS_PUBLISHED = replace(PUBLISHED_HEADS, sigma_max=700.0, vae=replace(SMALL.vae, scale=0.18215))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"vae": replace(SMALL.vae, scale=0.9)}, "latents are scaled by 0.9; they assume 0.18215"),
+        ({"sigma_max": 20.0}, "sigma_max is 20.0; they assume 700.0"),
+        ({"sigma_min": 0.01}, "sigma_min is 0.01; they assume 0.002"),
+        ({"rho": 5.0}, "rho is 5.0; they assume 7.0"),
+        (
+            {"unet": replace(AS_PUBLISHED.unet, heads=(2, 2))},
+            "the unet's attention heads are 32 and 64 wide; they assume 64",
+        ),
+        (
+            {"image_encoder": replace(AS_PUBLISHED.image_encoder, heads=2)},
+            "the image encoder's attention heads are 40 wide; they assume 80",
+        ),
+    ],
+)
+def test_what_other_readers_of_a_single_file_would_assume_wrongly_is_said(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    """And Kinora reads it back: the metadata keeps it."""
+    config = replace(AS_PUBLISHED, **change)
+    write_own(tmp_path / "a.safetensors", config)
+    with pytest.warns(KinoraWarning, match="wrong clips") as caught:
+        convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", to="sgm")
+    (warning,) = caught
+    assert str(warning.message).endswith(f"set by hand: {said}")
+    assert describe(tmp_path / "b.safetensors").config == config
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_is_said_where_the_others_are_right(tmp_path: Path) -> None:
+    """A single file as published, and a diffusers folder, whose settings tell what differs."""
+    write_own(tmp_path / "a.safetensors", AS_PUBLISHED)
+    convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", to="sgm")
+    write_own(tmp_path / "c.safetensors", SMALL)
+    convert(tmp_path / "c.safetensors", tmp_path / "d", to="diffusers")
+    scale = json.loads((tmp_path / "d/vae/config.json").read_text())["scaling_factor"]
+    scheduler = json.loads((tmp_path / "d/scheduler/scheduler_config.json").read_text())
+    assert (scale, scheduler["sigma_max"]) == (SMALL.vae.scale, SMALL.sigma_max)
+    convert(tmp_path / "c.safetensors", tmp_path / "e.safetensors", to="kinora")
+
+
+def test_settings_that_are_only_noted_are_said(tmp_path: Path) -> None:
+    config = replace(SMALL, rho=5.0)
+    write_own(tmp_path / "a.safetensors", config)
+    with pytest.warns(KinoraWarning, match=r"set by hand: its noise schedule has ρ = 5\.0"):
+        convert(tmp_path / "a.safetensors", tmp_path / "b", to="diffusers", unknown_settings="note")
+
+
+@pytest.mark.parametrize("to", ["sgm", "diffusers"])
+def test_defaults_that_no_published_model_has_are_told(tmp_path: Path, to: Format) -> None:
+    write_own(tmp_path / "a.safetensors", SMALL)
+    *_, note = convert(tmp_path / "a.safetensors", tmp_path / "b", to=to)
+    assert "this model's are: width 64, height 64, frames 3" in note
+
+
+@pytest.mark.parametrize("config", [SVD, SVD_XT, SVD_XT_1_1])
+@pytest.mark.parametrize("to", ["sgm", "diffusers", "kinora"])
+def test_nothing_is_said_of_the_published_models(config: ModelConfig, to: Format) -> None:
+    assert wrongly_assumed(config, to) is None
+    assert forgotten_defaults(config, to) is None

@@ -1,6 +1,7 @@
 """Convert a checkpoint from one format to another, file to file, one tensor at a time."""
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from kinora.config import ModelConfig
-from kinora.errors import CheckpointError
+from kinora.errors import CheckpointError, KinoraWarning
+from kinora.weights.assumptions import forgotten_defaults, wrongly_assumed
 from kinora.weights.checkpoint import Checkpoint, Format
 from kinora.weights.diffusers import COMPONENTS, diffusers_table
 from kinora.weights.folder import weight_names
@@ -57,12 +59,34 @@ def convert(
 
     No network is built and memory holds one tensor at a time. Values are moved, not computed with,
     unless `dtype` asks for it, so a round trip returns every byte.
+    What other programs would take to be as published though it isn't, such as another latent scale
+    in sgm's format, is stored in the metadata, and a KinoraWarning says so.
     Raises CheckpointError for a source that isn't sound or a target that can't express it, and
     OutputError when the target exists or can't be written.
     """
     checkpoint = open_checkpoint(source, variant=variant, half=dtype == torch.float16)
     checkpoint.check()
-    _refuse_inexpressible(checkpoint, to, unknown_settings)
+    noted = _refuse_inexpressible(checkpoint, to, unknown_settings)
+    notes = _convert(
+        checkpoint, target, to, dtype, template, overwrite=overwrite, progress=progress
+    )
+    wrong = wrongly_assumed(checkpoint.config, to, noted)
+    if wrong is not None:
+        warnings.warn(wrong, KinoraWarning, stacklevel=2)
+    forgotten = forgotten_defaults(checkpoint.config, to)
+    return notes if forgotten is None else (*notes, forgotten)
+
+
+def _convert(
+    checkpoint: Checkpoint,
+    target: Path,
+    to: Format,
+    dtype: torch.dtype | None,
+    template: Path | None,
+    *,
+    overwrite: bool,
+    progress: Progress | None,
+) -> tuple[str, ...]:
     supplies = _supplies(checkpoint, to, dtype, template)
     config = checkpoint.config
     if to == "diffusers":
@@ -110,7 +134,8 @@ def sgm_metadata(config: ModelConfig) -> dict[str, str]:
 
 def _refuse_inexpressible(
     checkpoint: Checkpoint, to: Format, unknown_settings: Literal["refuse", "note"]
-) -> None:
+) -> list[str]:
+    """The settings that are to be noted. Raises CheckpointError for what can't be expressed."""
     settings, structure = inexpressible(checkpoint.config, to)
     reasons = structure + (settings if unknown_settings == "refuse" else [])
     if reasons:
@@ -119,6 +144,7 @@ def _refuse_inexpressible(
             + "; ".join(reasons)
             + ("" if structure else ". With --unknown-settings note they are noted for later")
         )
+    return settings
 
 
 def _supplies(
