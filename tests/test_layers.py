@@ -13,11 +13,12 @@ ROOT = Path(kinora.__file__).parent
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
+    ("arguments",),
     ("types", "device", "amounts", "spelled"),
     ("config", "pixels"),
     ("request", "models", "diffusion", "media", "synthetic"),
     ("weights", "clip", "noise"),
-    ("runtime",),
+    ("runtime", "finite"),
     ("events", "steps"),
     ("pipeline",),
     ("loading",),

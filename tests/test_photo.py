@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import PIL
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -87,8 +88,12 @@ def test_arrays_of_rgb_grey_and_alpha_are_photos() -> None:
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((4, 4, 3), np.float32),
+        np.full((4, 4, 3), 1.5, np.float32),
+        np.full((4, 4, 3), -0.5, np.float64),
+        np.full((4, 4, 3), np.nan, np.float32),
+        np.zeros((4, 4, 3), np.int16),
         np.zeros((4, 4, 2), np.uint8),
+        np.zeros((1, 4, 4, 3), np.uint8),
         np.zeros((4,), np.uint8),
         np.zeros((0, 4, 3), np.uint8),
     ],
@@ -96,6 +101,37 @@ def test_arrays_of_rgb_grey_and_alpha_are_photos() -> None:
 def test_other_arrays_are_refused(array: np.ndarray[Any, Any]) -> None:
     with pytest.raises(MediaError, match="array"):
         load_photo(array)
+
+
+RGB = np.random.default_rng(3).integers(0, 256, (5, 7, 3), np.uint8)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("channels_first", [False, True])
+@pytest.mark.parametrize("library", ["torch", "numpy"])
+def test_arrays_and_tensors_of_either_layout_are_photos(
+    library: str, channels_first: bool, dtype: torch.dtype
+) -> None:
+    """Bytes, or floats from 0 to 1. (bfloat16 holds 8 bits: a byte comes out 1 off at most.)"""
+    if library == "numpy" and dtype == torch.bfloat16:
+        pytest.skip("numpy has no bfloat16")
+    values = torch.from_numpy(RGB.copy())
+    values = values if dtype == torch.uint8 else (values.double() / 255).to(dtype)
+    values = values.permute(2, 0, 1) if channels_first else values
+    found = np.asarray(load_photo(values if library == "torch" else values.numpy()))
+    off = np.abs(found.astype(int) - RGB.astype(int)).max()
+    assert off <= (1 if dtype == torch.bfloat16 else 0)
+
+
+def test_an_open_file_and_any_bytes_are_photos(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(RGB).save(path)
+    data = path.read_bytes()
+    with path.open("rb") as file:
+        for source in (path, str(path), data, bytearray(data), memoryview(data), file):
+            assert np.array_equal(np.asarray(load_photo(source)), RGB)
+    with path.open(encoding="latin-1") as file, pytest.raises(MediaError, match="'rb'"):
+        load_photo(file)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])

@@ -239,8 +239,8 @@ def test_what_is_no_video_is_refused_in_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fps", "quality", "recipe", "words"),
     [
-        (0, 8, {}, "fps 0: must be from 1 to 240"),
-        (7, 0, {}, "quality 0: must be from 1"),
+        (0, 8, {}, "fps 0: must be a whole number from 1 to 240"),
+        (7, 0, {}, "quality 0: must be a whole number from 1 to 10"),
         (7, 11, {}, "quality 11"),
         (7, 8, {"a": float("nan")}, "JSON"),
         (7, 8, {"a": object()}, "JSON"),

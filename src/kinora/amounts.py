@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+from kinora.arguments import shown
 from kinora.errors import RequestError
 
 __all__ = ["parse_bytes", "say_bytes"]
@@ -18,7 +19,7 @@ def parse_bytes(name: str, text: str | int) -> int:
     match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?)\s*([A-Za-z]*)", str(text).strip())
     unit = None if match is None else UNITS.get(match[2].upper())
     if match is None or unit is None or (count := int(float(match[1]) * unit)) < 1:
-        raise RequestError(f"{name} {str(text)!r}: must be an amount such as 6GiB or 800MB")
+        raise RequestError(f"{name} {shown(str(text))}: must be an amount such as 6GiB or 800MB")
     return count
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from kinora.errors import RequestError
+from kinora.arguments import as_integer
 from kinora.media import read_recipe, read_video, write_video, write_video_free
 from kinora.media.recipe import plain
+from kinora.media.video import as_frames
 
 __all__ = ["Clip"]
 
@@ -26,11 +27,8 @@ class Clip:
     """JSON values: the model's fingerprint, the full request, the version of Kinora."""
 
     def __post_init__(self) -> None:
-        if self.frames.ndim != 4 or self.frames.shape[3] != 3 or self.frames.dtype != np.uint8:
-            raise RequestError(
-                f"frames {list(self.frames.shape)} of {self.frames.dtype}: "
-                "must be uint8 [t, h, w, 3]"
-            )
+        object.__setattr__(self, "frames", as_frames(self.frames))
+        object.__setattr__(self, "fps", as_integer("fps", self.fps, 1))
         object.__setattr__(self, "recipe", plain(self.recipe))  # as a file gives it back
 
     @property

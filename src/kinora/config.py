@@ -4,9 +4,10 @@ No torch here, so that the command line and the server can check a request at on
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, cast
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Final, cast, get_args
 
+from kinora.arguments import as_integer, as_number, expect, shown
 from kinora.errors import CheckpointError, RequestError
 
 __all__ = [
@@ -43,6 +44,38 @@ def _require(condition: bool, message: str) -> None:
         raise RequestError(message)
 
 
+def _check_types(config: object) -> None:
+    """Each field holds what its type promises. Raises RequestError that names the one that doesn't.
+
+    Whole numbers count something, so they are positive (but for `motion`, which may be 0).
+    """
+    for part in fields(cast(Any, config)):
+        value, kind = getattr(config, part.name), part.type
+        name = f"{type(config).__name__}.{part.name}"
+        if kind is int:
+            value = as_integer(name, value, 0 if part.name == "motion" else 1)
+        elif kind is float:
+            value = as_number(name, value, 0, float("inf"))
+        elif kind in (bool, str):
+            expect(name, value, cast(type, kind), "True or False" if kind is bool else "text")
+        elif isinstance(kind, type) and is_dataclass(kind):
+            expect(name, value, kind, f"a {kind.__name__}")
+        else:
+            value = _tuple(name, value, get_args(kind)[0])
+        object.__setattr__(config, part.name, value)
+
+
+def _tuple(name: str, value: object, kind: type) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise RequestError(f"{name} {shown(value)}: must be a tuple")
+    items = cast("list[object]", value)
+    if kind is int:
+        return tuple(as_integer(name, item, 1) for item in items)
+    if kind is float:
+        return tuple(float(as_number(name, item, 0, float("inf"))) for item in items)
+    return tuple(expect(name, item, bool, "a tuple of True and False") for item in items)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UNetConfig:
     """Shape of the video UNet. The defaults are the published models'."""
@@ -66,6 +99,7 @@ class UNetConfig:
     norm_groups: int = 32
 
     def __post_init__(self) -> None:
+        _check_types(self)
         levels = len(self.channels)
         _require(
             levels == len(self.attention) == len(self.heads),
@@ -101,6 +135,7 @@ class VAEConfig:
     """False for the frame-wise decoder, which has a post_quant_conv instead of time layers."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         for width in self.channels:
             _require(
                 width % self.norm_groups == 0,
@@ -126,6 +161,7 @@ class ImageEncoderConfig:
     output_dim: int = 1024
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _require(
             self.width % self.heads == 0 and self.image_size % self.patch_size == 0,
             f"image encoder: width {self.width} must be divisible by {self.heads} heads, and image "
@@ -163,6 +199,7 @@ class ModelConfig:
     licence: str = "unknown"
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _require(
             self.unet.latent_channels == self.vae.latent_channels,
             f"{self.name}: the unet works on {self.unet.latent_channels} latent channels, "

@@ -1,12 +1,13 @@
 """Which device and precision to work with."""
 
-from typing import Final
+from typing import Final, cast
 
 import torch
 
+from kinora.arguments import shown
 from kinora.errors import DeviceError
 
-__all__ = ["DTYPES", "pick_device", "pick_dtype"]
+__all__ = ["DTYPES", "as_dtype", "pick_device", "pick_dtype"]
 
 DTYPES: Final = {
     "float16": torch.float16,
@@ -15,41 +16,54 @@ DTYPES: Final = {
 }
 
 
-def pick_device(name: str | None = None) -> torch.device:
+def pick_device(name: str | int | torch.device | None = None) -> torch.device:
     """A device by its name ("cpu", "cuda", "cuda:1", "mps"), or the best one there is.
 
+    name: torch's device objects and numbers of CUDA devices are taken, too.
     Raises DeviceError when the name is unknown or the device is not there.
     """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if _has_mps() else "cpu"
+    given = cast("object", name)
+    text = shown(str(name) if isinstance(given, torch.device) else given)
+    refusal = f"device {text}: must be cpu, cuda, cuda:N or mps"
+    if isinstance(given, bool) or not isinstance(given, str | int | torch.device):
+        raise DeviceError(refusal)
     try:
-        device = torch.device(name)
+        device = torch.device("cuda", name) if isinstance(name, int) else torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"device {name!r}: must be cpu, cuda, cuda:N or mps") from error
+        raise DeviceError(refusal) from error
     there = {
         "cpu": True,
         "mps": _has_mps(),
         "cuda": (device.index or 0) < torch.cuda.device_count(),
     }
     if device.type not in there:
-        raise DeviceError(f"device {name!r}: must be cpu, cuda, cuda:N or mps")
+        raise DeviceError(refusal)
     if not there[device.type]:
         raise DeviceError(
-            f"device {name!r}: torch finds none here; leave the device out to take the best one"
+            f"device {text}: torch finds none here; leave the device out to take the best one"
         )
     return device
 
 
-def pick_dtype(name: str | None, device: torch.device) -> torch.dtype:
+def pick_dtype(name: str | torch.dtype | None, device: torch.device) -> torch.dtype:
     """A precision by its name, or the one to use on a device: half on CUDA, else single.
 
+    name: torch's own types are taken, too.
     On MPS, half precision is reported to give black frames; CPUs are slow at it.
-    Raises DeviceError for an unknown name.
+    Raises DeviceError for any other.
     """
     if name is None:
         return torch.float16 if device.type == "cuda" else torch.float32
+    return as_dtype(name)
+
+
+def as_dtype(value: object) -> torch.dtype:
+    """A precision by its name, or torch's own type. Raises DeviceError for any other."""
+    name = str(value).removeprefix("torch.") if isinstance(value, str | torch.dtype) else ""
     if name not in DTYPES:
-        raise DeviceError(f"dtype {name!r}: must be one of {', '.join(DTYPES)}")
+        raise DeviceError(f"dtype {shown(value)}: must be one of {', '.join(DTYPES)}")
     return DTYPES[name]
 
 

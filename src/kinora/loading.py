@@ -3,6 +3,8 @@
 import warnings
 from pathlib import Path
 
+import torch
+
 from kinora.amounts import parse_bytes
 from kinora.device import pick_device, pick_dtype
 from kinora.errors import KinoraWarning
@@ -16,9 +18,9 @@ __all__ = ["load"]
 def load(
     source: str | Path = "nano",
     *,
-    device: str | None = None,
-    dtype: str | None = None,
-    vae_dtype: str | None = None,
+    device: str | int | torch.device | None = None,
+    dtype: str | torch.dtype | None = None,
+    vae_dtype: str | torch.dtype | None = None,
     quantize: str | None = None,
     compiled: bool = False,
     variant: str | None = None,
@@ -30,8 +32,10 @@ def load(
 
     source: an alias ("nano", which is bundled; "svd", "svd-xt", "svd-xt-1.1"), a hub id, a folder
         in diffusers' layout, or a .safetensors file.
-    device: "cuda", "cuda:1", "mps" or "cpu"; the best one there is when left out.
-    dtype: "float16", "bfloat16" or "float32"; float16 on CUDA, else float32, when left out.
+    device: "cuda", "cuda:1", "mps" or "cpu", or torch's own object; the best one there is when left
+        out.
+    dtype: "float16", "bfloat16" or "float32", or torch's own types; float16 on CUDA, else float32,
+        when left out.
     vae_dtype: precision of decoding; `dtype` when left out (the original decodes in float32).
     quantize: "int8" or, on a GPU, "float8": what the UNet's linear layers multiply in. Less time
         and memory, and the clip changes; nothing is quantised when left out.

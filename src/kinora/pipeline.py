@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from kinora import __version__
+from kinora.arguments import expect
 from kinora.clip import Clip
 from kinora.diffusion import ALWAYS
 from kinora.errors import KinoraWarning
@@ -87,7 +88,9 @@ class Pipeline(Steps):
         Raises RequestError and MediaError; NotFiniteError when a network's output is NaN or
         infinite.
         """
-        asked = [requests] if isinstance(requests, Request) else list(requests)
+        asked = _requests(requests)
+        if journal is not None:
+            expect("journal", journal, Journal, "an object with the methods of Journal")
         photos = [load_photo(request.image) for request in asked]
         plans = [
             request.resolved(self.config, photo.size)
@@ -179,6 +182,7 @@ class Pipeline(Steps):
 
     def recipe(self, plan: Plan) -> dict[str, object]:
         """What to repeat a clip with; travels inside its file."""
+        expect("plan", plan, Plan, "a Plan, which `Request.resolved` gives")
         return {
             "kinora": __version__,
             "model": self.config.name,
@@ -188,3 +192,13 @@ class Pipeline(Steps):
             **({"quantize": self.quantize} if self.quantize else {}),
             "request": plan.to_dict(),
         }
+
+
+def _requests(given: Request | Sequence[Request]) -> list[Request]:
+    """Raises RequestError for anything but requests, such as photos."""
+    meaning = "a Request or several; `animate(photo)` makes a clip of a photo"
+    if isinstance(given, Request):
+        return [given]
+    if not isinstance(given, list | tuple):
+        expect("requests", given, Request, meaning)
+    return [expect("requests", request, Request, meaning) for request in given]

@@ -9,8 +9,9 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
+from kinora.arguments import as_choice, as_integer, as_number, as_pair, as_size, expect
 from kinora.config import CONSISTENCY_STEPS, MAX_CONSISTENCY_STEPS, ModelConfig
 from kinora.errors import RequestError
 
@@ -27,7 +28,8 @@ __all__ = [
 ]
 
 Photo = Any
-"""A path, the bytes of an image file, a PIL image, or a uint8 array [h, w, 3]."""
+"""A path, the bytes of an image file, a PIL image, or an array or tensor, [h, w, 3] or [3, h, w],
+of bytes or of floats from 0 to 1."""
 
 SAMPLERS: Final = ("euler", "heun", "dpmpp-2m", "adams", "dpmpp-2m-sde", "consistency")
 SCHEDULES: Final = ("karras", "exponential", "ays", "consistency")
@@ -48,6 +50,29 @@ SHARED: Final = (
     "inner_every", "fit", "decode_chunk",
 )  # fmt: skip
 """What the requests of one batch must agree on."""
+
+INTEGERS: Final = {
+    "frames": (1, 256, "frames"),
+    "steps": (1, 1000, "steps"),
+    "fps": (1, 60, "frames a second"),
+    "motion": (0, 255, ""),
+    "seed": (0, 2**63 - 1, ""),
+    "decode_chunk": (1, 256, "frames"),
+    "guidance_every": (1, 100, "calls"),
+    "inner_every": (1, 100, "calls"),
+}
+"""Lowest and highest value, and what is counted."""
+PAIRS: Final = {
+    "guidance": (100, "two scales such as 1:3"),
+    "guidance_interval": (1_000_000, "levels such as 0.1:50"),
+}
+"""Highest value of each of two numbers, and an example."""
+CHOICES: Final = {
+    "quality": tuple(QUALITIES),
+    "sampler": SAMPLERS,
+    "schedule": SCHEDULES,
+    "fit": FITS,
+}
 
 T = TypeVar("T")
 
@@ -96,41 +121,36 @@ class Request:
     right: chunks change pixels at their borders."""
 
     def __post_init__(self) -> None:
-        _integer("frames", self.frames, 1, 256, "frames")
-        _integer("steps", self.steps, 1, 1000, "steps")
-        _integer("fps", self.fps, 1, 60, "frames a second")
-        _integer("motion", self.motion, 0, 255)
-        _integer("seed", self.seed, 0, 2**63 - 1)
-        _integer("decode_chunk", self.decode_chunk, 1, 256, "frames")
-        _integer("guidance_every", self.guidance_every, 1, 100, "calls")
-        _integer("inner_every", self.inner_every, 1, 100, "calls")
-        _number("noise_aug", self.noise_aug, 0, 1)
-        if self.guidance is not None:
-            scales = _pair("guidance", self.guidance, "two scales such as 1:3")
-            for scale in scales:
-                _number("guidance", scale, 0, 100)
-            object.__setattr__(self, "guidance", (float(scales[0]), float(scales[1])))
-        if self.guidance_interval is not None:
-            low, high = _pair("guidance_interval", self.guidance_interval, "levels such as 0.1:50")
-            for level in (low, high):
-                _number("guidance_interval", level, 0, 1_000_000)
-            if low > high:
-                raise RequestError(f"guidance_interval {low}:{high}: the lower level comes first")
-            object.__setattr__(self, "guidance_interval", (float(low), float(high)))
+        for name, (low, high, unit) in INTEGERS.items():
+            if getattr(self, name) is not None:
+                self._put(name, as_integer(name, getattr(self, name), low, high, unit))
+        if self.noise_aug is not None:
+            self._put("noise_aug", as_number("noise_aug", self.noise_aug, 0, 1))
+        for name, (highest, example) in PAIRS.items():
+            if getattr(self, name) is not None:
+                pair = as_pair(name, getattr(self, name), example)
+                self._put(name, tuple(float(as_number(name, value, 0, highest)) for value in pair))
         if self.size is not None:
-            width, height = _pair("size", self.size, "width and height such as 1024x576")
-            for side in (width, height):
-                _integer("size", side, 1, MAX_SIDE, "pixels a side")
-            object.__setattr__(self, "size", (width, height))
-        _choice("quality", self.quality, tuple(QUALITIES))
-        _choice("sampler", self.sampler, SAMPLERS)
-        _choice("schedule", self.schedule, SCHEDULES)
-        _choice("fit", self.fit, FITS)
+            self._put("size", as_size("size", self.size, MAX_SIDE))
+        for name, choices in CHOICES.items():
+            if getattr(self, name) is not None:
+                as_choice(name, getattr(self, name), choices)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raise RequestError where fields contradict one another."""
+        low, high = self.guidance_interval or (0, 0)
+        if low > high:
+            raise RequestError(f"guidance_interval {low}:{high}: the lower level comes first")
         if self.distilled and self.steps is not None and self.steps > MAX_CONSISTENCY_STEPS:
             raise RequestError(
                 f"steps {self.steps}: a consistency model takes 1 to {MAX_CONSISTENCY_STEPS} "
                 f"steps, {CONSISTENCY_STEPS} when left out"
             )
+
+    def _put(self, name: str, value: object) -> None:
+        """Replace a field by what it means, such as numpy's 25 by 25."""
+        object.__setattr__(self, name, value)
 
     @property
     def distilled(self) -> bool:
@@ -145,6 +165,8 @@ class Request:
             asked for.
         Raises RequestError when the model can't make this size.
         """
+        expect("config", config, ModelConfig, "a ModelConfig, such as kinora.SVD_XT")
+        photo_size = as_size("photo_size", photo_size)
         size = self.size or default_size(config, photo_size)
         multiple = config.size_multiple
         if any(side % multiple for side in size):
@@ -220,7 +242,8 @@ class Plan:
         values: dict[str, Any] = {
             f.name: getattr(self, f.name) for f in fields(self) if f.name != "image"
         }
-        name = Path(self.image).name if isinstance(self.image, str | Path) else None
+        given = cast("object", self.image)
+        name = Path(given).name if isinstance(given, str | Path) else None
         return {"image": name, **values}
 
 
@@ -263,31 +286,3 @@ def _schedule(sampler: str, chosen: dict[str, Any]) -> str:
 
 def _or(value: T | None, default: T) -> T:
     return default if value is None else value
-
-
-def _integer(name: str, value: object, low: int, high: int, unit: str = "") -> None:
-    if value is None:
-        return
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        unit = f" {unit}" if unit else ""
-        raise RequestError(f"{name} {value!r}: must be a whole number from {low} to {high}{unit}")
-
-
-def _number(name: str, value: object, low: int, high: int) -> None:
-    if value is None:
-        return
-    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
-        raise RequestError(f"{name} {value!r}: must be a number from {low} to {high}")
-
-
-def _pair(name: str, value: Sequence[T], example: str) -> tuple[T, T]:
-    try:
-        first, second = value
-    except (TypeError, ValueError):
-        raise RequestError(f"{name} {value!r}: must be {example}") from None
-    return first, second
-
-
-def _choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
-    if value is not None and value not in choices:
-        raise RequestError(f"{name} {value!r}: must be one of {', '.join(choices)}")

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from functools import partial
+from math import inf
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from kinora.arguments import as_choice, as_integer, as_number, as_pair, expect
 from kinora.diffusion import ALWAYS, SAMPLERS, SCHEDULES, STOCHASTIC, Noise, guided
 from kinora.finite import require_finite
 from kinora.pixels import quantise
@@ -22,7 +24,16 @@ from kinora.runtime import (
     decode,
     free_memory,
 )
-from kinora.types import Condition, Frames, Images, Latents, Network, PerClip, Step
+from kinora.types import (
+    Condition,
+    Frames,
+    Images,
+    Latents,
+    Network,
+    PerClip,
+    Step,
+    expect_tensor,
+)
 from kinora.weights import Networks
 
 __all__ = ["Steps"]
@@ -40,12 +51,15 @@ class Steps:
         quantize: str | None = None,
         compiled: bool = False,
     ) -> None:
-        """unet: the network prepared to run, where its weights stay as they are.
+        """networks: what `load_networks` returns.
+
+        unet: the network prepared to run, where its weights stay as they are.
 
         memory: bytes that may be held; what is free when left out.
         quantize: how the networks' source quantises weights, if it does.
         compiled: whether blocks are compiled, and steps recorded where that is possible.
         """
+        expect("networks", networks, Networks, "what kinora.weights.load_networks returns")
         self.networks = networks
         self.quantize = quantize
         self.compiled = compiled
@@ -53,7 +67,8 @@ class Steps:
         self.unet, self.vae = unet or networks.unet, networks.vae
         self.image_encoder = networks.image_encoder
         self.fingerprint = networks.fingerprint
-        self.residency = Residency(networks, self.unet, limit=memory, compiled=compiled)
+        limit = None if memory is None else as_integer("memory", memory, 1, unit="bytes")
+        self.residency = Residency(networks, self.unet, limit=limit, compiled=compiled)
         if compiled and isinstance(self.unet, PreparedUNet):
             compile_blocks(self.unet, self.device)
 
@@ -93,6 +108,12 @@ class Steps:
         context: the image encoder's embedding, where it is to be of other pictures than `images`.
         Raises NotFiniteError when an encoder's output is not finite.
         """
+        expect_tensor("images", images, "b 3 height width")
+        expect_tensor("pixel_noise", pixel_noise, "b 3 height width")
+        for name, value in (("fps", fps), ("motion", motion), ("noise_aug", noise_aug)):
+            expect_tensor(name, value, "b")
+        if context is not None:
+            expect_tensor("context", context, "b n d")
         images = images.to(self.device)
         noise_aug = noise_aug.to(self.device)
         noisy = images + noise_aug[:, None, None, None] * pixel_noise.to(self.device)
@@ -139,6 +160,21 @@ class Steps:
         journal: gives the network's first answers, where it has them, and keeps the others.
         Raises NotFiniteError when the network's output is not finite.
         """
+        expect("condition", condition, Condition, "what `encode` returns")
+        expect_tensor("noise", noise, "b t c h w")
+        expect_tensor("guidance", guidance, "b t")
+        as_choice("sampler", sampler, (*SAMPLERS, *STOCHASTIC))
+        as_choice("schedule", schedule, tuple(SCHEDULES))
+        steps, inner_every = (
+            as_integer("steps", steps, 1),
+            as_integer("inner_every", inner_every, 1),
+        )
+        guidance_every = as_integer("guidance_every", guidance_every, 1)
+        low, high = as_pair("interval", interval, "two noise levels such as (0.1, 50.0)")
+        interval = (
+            float(as_number("interval", low, 0, inf)),
+            float(as_number("interval", high, 0, inf)),
+        )
         config, noise = self.config, noise.to(self.device)
         condition = Condition(*(part.to(self.device) for part in condition))
         levels = SCHEDULES[schedule](steps, config.sigma_min, config.sigma_max, config.rho)
@@ -187,6 +223,8 @@ class Steps:
             of what is free when left out.
         Raises NotFiniteError when the decoder's output is not finite.
         """
+        expect_tensor("latents", latents, "b t c h w")
+        chunk = None if chunk is None else as_integer("chunk", chunk, 1)
         dtype = self.vae.decoder.conv_in.weight.dtype
         for part in self._decode(latents, chunk, keep):
             yield require_finite(part, "the decoder's output", dtype, "--vae-dtype")
@@ -201,5 +239,7 @@ class Steps:
 
     def preview(self, denoised: Latents, frame: int = -1) -> UInt8[np.ndarray, "b height width 3"]:
         """One frame of each clip of a clean estimate, decoded by itself, quickly; never refused."""
+        expect_tensor("denoised", denoised, "b t c h w")
+        frame = as_integer("frame", frame, -denoised.shape[1], denoised.shape[1] - 1)
         alone = denoised[:, frame].unsqueeze(1)
         return quantise(next(self._decode(alone, None, None)))[:, 0]

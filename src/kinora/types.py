@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from kinora.arguments import expect, shown
+from kinora.errors import RequestError
+
 __all__ = [
     "Answers",
     "Condition",
@@ -20,6 +23,7 @@ __all__ = [
     "Network",
     "PerClip",
     "Step",
+    "expect_tensor",
 ]
 
 Latents = Float[Tensor, "b t c h w"]
@@ -84,3 +88,11 @@ class Step(NamedTuple):
     """Noisy latents at `sigma`; the result when sigma is 0."""
     denoised: Latents
     """The clean estimate that this step followed."""
+
+
+def expect_tensor(name: str, value: object, axes: str) -> None:
+    """Raise RequestError unless a value is a tensor of floats with these axes, such as "b t"."""
+    meaning = f"a tensor of floats [{axes.replace(' ', ', ')}]"
+    tensor = expect(name, value, Tensor, meaning)
+    if tensor.is_meta or not tensor.is_floating_point() or tensor.ndim != len(axes.split()):
+        raise RequestError(f"{name} {shown(tensor)} of {tensor.dtype}: must be {meaning}")

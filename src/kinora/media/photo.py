@@ -1,23 +1,43 @@
 """A photo from anywhere, as upright RGB, and fitted to the size that a model wants."""
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from kinora.errors import MediaError, RequestError, TooLargeError
+from kinora.arguments import as_choice, as_path, as_size, shown
+from kinora.errors import MediaError, TooLargeError
 from kinora.media.picture import FORMATS, check_pixels, header, quiet
 from kinora.media.rgb import to_rgb
 
 __all__ = ["MAX_BYTES", "Photo", "fit", "load_photo"]
 
-Photo = str | Path | bytes | Image.Image | Shaped[np.ndarray, "..."]
-"""A path, the bytes of an image file, a PIL image, or a uint8 array [h, w, 3] (also [h, w] grey
-and [h, w, 4] with alpha)."""
+
+@runtime_checkable
+class Array(Protocol):
+    """An array, or what numpy can make one of, such as a tensor."""
+
+    @property
+    def shape(self) -> Any: ...  # noqa: ANN401
+    def __array__(self) -> Any: ...  # noqa: ANN401
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """An open file."""
+
+    def read(self, size: int, /) -> Any: ...  # noqa: ANN401
+
+
+Photo = str | os.PathLike[str] | bytes | bytearray | memoryview | Stream | Image.Image | Array
+"""A path, the bytes of an image file, a file opened for reading bytes, a PIL image, or an array or
+tensor [h, w, 3] or [3, h, w] of bytes or of floats in [0, 1] (also [h, w] grey, and 4 channels with
+alpha)."""
 
 MAX_BYTES: Final = 64 * 2**20
 """Largest file that is read."""
@@ -27,29 +47,36 @@ def load_photo(source: Photo, *, formats: tuple[str, ...] = FORMATS) -> Image.Im
     """A photo as an RGB picture, upright, with transparent parts over white.
 
     source: JPEG, PNG, WebP, BMP, TIFF or GIF (its first frame), of any depth and colour model, as
-        a path or as bytes; or a PIL image; or a uint8 array [h, w, 3], [h, w] or [h, w, 4].
+        a path, as bytes or as an open file; or a PIL image; or an array or tensor [h, w, 3],
+        [3, h, w] or [h, w], uint8 or floats in [0, 1]; 4 channels hold alpha, too.
     formats: those of files that may be opened, under Pillow's names.
     Raises MediaError when it is missing, no picture, damaged, larger than `MAX_BYTES`, or has
     more than 64 million pixels; sizes are checked before anything is decoded. Pixels
     that a file has no data for are an error or black, never what was in memory before: so a TIFF
     compressed as JPEG or fax is refused with Pillow before 13.
     """
-    if isinstance(source, np.ndarray):
-        return to_rgb(_from_array(source))
-    if isinstance(source, Image.Image):
-        name = "the photo"
-        check_pixels(source, name)
-        return _decoded(lambda: source, name)
-    if isinstance(source, bytes):
-        name, data = "the photo", source
-        _check_bytes(len(data), name)
-    else:
-        path = Path(source)
-        name, data = str(path), _read(path)
-    return _decoded(lambda: header(io.BytesIO(data), name, formats), name)
+    given = cast("object", source)
+    if isinstance(given, Image.Image):
+        check_pixels(given, "the photo")
+        return _decoded(lambda: given, "the photo")
+    if isinstance(given, str | os.PathLike):
+        path = as_path("photo", cast("object", given))
+        return _from_bytes(_read(path), str(path), formats)
+    if isinstance(given, Array) and not isinstance(given, type):
+        return to_rgb(_from_array(_as_array(given)))
+    if isinstance(given, Stream) and not isinstance(given, type):
+        given = _from_stream(given)
+    if isinstance(given, bytes | bytearray | memoryview):
+        data = cast("bytes | bytearray", given)
+        _check_bytes(memoryview(data).nbytes, "the photo")
+        return _from_bytes(bytes(data), "the photo", formats)
+    raise MediaError(
+        f"photo {shown(given)}: must be a path, the bytes of a picture file, a PIL image, or an "
+        "array or tensor [h, w, 3] or [3, h, w]"
+    )
 
 
-def fit(photo: Image.Image, size: tuple[int, int], how: str = "crop") -> UInt8[np.ndarray, "h w 3"]:
+def fit(photo: Photo, size: tuple[int, int], how: str = "crop") -> UInt8[np.ndarray, "h w 3"]:
     """A photo at exactly this size, resampled with an antialiasing Lanczos filter.
 
     size: width and height in pixels.
@@ -57,20 +84,18 @@ def fit(photo: Image.Image, size: tuple[int, int], how: str = "crop") -> UInt8[n
         whole photo, centred on black; "stretch" changes its shape.
     Raises RequestError for another `how` or an empty size.
     """
-    width, height = size
-    if width < 1 or height < 1:
-        raise RequestError(f"size {width}x{height}: must be at least 1x1")
+    photo = photo if isinstance(photo, Image.Image) else load_photo(photo)
+    width, height = size = as_size("size", size)
+    as_choice("fit", how, ("crop", "pad", "stretch"))
     if how == "crop":
         fitted = _resized(photo, size, _centre(photo.size, size))
     elif how == "stretch":
         fitted = _resized(photo, size)
-    elif how == "pad":
+    else:
         scale = min(width / photo.width, height / photo.height)
         inner = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
         fitted = Image.new("RGB", size)
         fitted.paste(_resized(photo, inner), ((width - inner[0]) // 2, (height - inner[1]) // 2))
-    else:
-        raise RequestError(f"fit {how!r}: must be one of crop, pad, stretch")
     return np.array(fitted)
 
 
@@ -131,15 +156,58 @@ def _decoded(source: Callable[[], Image.Image], name: str) -> Image.Image:
         ) from error
 
 
+def _from_bytes(data: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
+    return _decoded(lambda: header(io.BytesIO(data), name, formats), name)
+
+
+def _from_stream(stream: Stream) -> bytes:
+    """What an open file holds, at most a byte more than is allowed.
+
+    Raises MediaError when it can't be read as bytes.
+    """
+    try:
+        data = stream.read(MAX_BYTES + 1)
+    except Exception as error:  # whatever its class raises
+        raise MediaError(f"photo {shown(stream)}: can't be read: {error}") from error
+    if not isinstance(data, bytes | bytearray):
+        raise MediaError(f"photo {shown(stream)}: open it for reading bytes, in mode 'rb'")
+    return bytes(data)
+
+
+def _as_array(source: Array) -> Shaped[np.ndarray, "..."]:
+    """An array of whatever numpy can make one of; torch's tensors from any device."""
+    try:
+        if hasattr(source, "detach"):
+            tensor = cast(Any, source).detach().cpu()
+            source = tensor.float().numpy() if tensor.is_floating_point() else tensor.numpy()
+        return np.asarray(source)
+    except Exception as error:  # such as a tensor without values
+        raise MediaError(f"photo {shown(source)}: its values can't be read: {error}") from error
+
+
 def _from_array(array: Shaped[np.ndarray, "..."]) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3):
+        array = array.transpose(1, 2, 0)
     channels = array.shape[2] if array.ndim == 3 else 1
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4):
+    whole = array.dtype == np.uint8
+    if (
+        not (whole or array.dtype.kind == "f")
+        or array.ndim not in (2, 3)
+        or channels not in (1, 3, 4)
+    ):
         raise MediaError(
-            f"an array {list(array.shape)} of {array.dtype}: a photo is a uint8 array [h, w, 3] "
-            "with values from 0 to 255"
+            f"an array {list(array.shape)} of {array.dtype}: a photo is an array [h, w, 3] or "
+            "[3, h, w], uint8 with values from 0 to 255 or floats with values from 0 to 1"
         )
     if array.size == 0:
         raise MediaError(f"an array {list(array.shape)}: it holds no pixels")
+    if not whole:
+        if not (array.min() >= 0 and array.max() <= 1):
+            raise MediaError(
+                f"an array of {array.dtype} with values from {array.min():g} to {array.max():g}: "
+                "floats must be from 0 to 1"
+            )
+        array = np.rint(array * 255).astype(np.uint8)
     image = Image.fromarray(
         np.ascontiguousarray(array.squeeze(2) if channels == 1 == array.ndim - 2 else array)
     )

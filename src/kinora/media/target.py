@@ -11,6 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
+from kinora.arguments import as_path
 from kinora.errors import OccupiedError, OutputError
 
 __all__ = [
@@ -32,7 +33,7 @@ FRAME_NAME: Final = re.compile(r"frame-\d{4,}\.png")
 
 def free_name(path: str | Path) -> Path:
     """The path itself if nothing is there, else the next free one: photo.mp4, photo-2.mp4, …"""
-    path = Path(path)
+    path = as_path("path", path)
     others = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
     # A link that points nowhere is taken, too.
     return next(name for name in chain((path,), others) if not os.path.lexists(name))
@@ -45,7 +46,7 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> None:
     or the folder can't be written to.
     """
     check_place(path)
-    _check_free(Path(path), overwrite=overwrite)
+    _check_free(as_path("path", path), overwrite=overwrite)
 
 
 def check_place(path: str | Path) -> None:
@@ -53,7 +54,7 @@ def check_place(path: str | Path) -> None:
 
     Raises OutputError when the suffix is unknown or the folder can't be written to.
     """
-    path = Path(path)
+    path = as_path("path", path)
     if path.suffix.lower() not in SUFFIXES:
         raise OutputError(
             f"{path}: {path.suffix} is no kind of video that Kinora writes. Name it .mp4, .webm, "

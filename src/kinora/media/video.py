@@ -2,18 +2,26 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from jaxtyping import UInt8
 
+from kinora.arguments import as_integer, as_path, expect, shown
 from kinora.errors import MediaError, RequestError
 from kinora.media import stills
 from kinora.media.picture import header, quiet
 from kinora.media.recipe import Label, plain
 from kinora.media.target import check_output, check_place, draft, publish, publish_free
 
-__all__ = ["DEFAULT_QUALITY", "read_recipe", "read_video", "write_video", "write_video_free"]
+__all__ = [
+    "DEFAULT_QUALITY",
+    "as_frames",
+    "read_recipe",
+    "read_video",
+    "write_video",
+    "write_video_free",
+]
 
 DEFAULT_QUALITY: Final = 8
 MAX_FPS: Final = 240
@@ -45,8 +53,9 @@ def write_video(
     Raises OutputError when the name is taken, its suffix unknown, or writing fails; RequestError
     when a value is out of range.
     """
-    target = Path(path)
-    label = _label(frames, fps, recipe, quality)
+    target = as_path("path", path)
+    frames, quality = as_frames(frames), as_integer("quality", quality, 1, 10)
+    label = _label(frames, fps, recipe)
     check_output(target, overwrite=overwrite)
     with draft(target) as temporary:
         _encode(temporary, target.suffix.lower(), frames, label, quality)
@@ -65,8 +74,9 @@ def write_video_free(
 
     Several processes may do so at once: each gets a name of its own, which is returned.
     """
-    target = Path(path)
-    label = _label(frames, fps, recipe, quality)
+    target = as_path("path", path)
+    frames, quality = as_frames(frames), as_integer("quality", quality, 1, 10)
+    label = _label(frames, fps, recipe)
     check_place(target)
     with draft(target) as temporary:
         _encode(temporary, target.suffix.lower(), frames, label, quality)
@@ -113,15 +123,26 @@ def read_recipe(path: str | Path) -> dict[str, Any] | None:
     return label.recipe if label else None
 
 
-def _label(frames: Frames, fps: int, recipe: Mapping[str, Any], quality: int) -> Label:
-    if 0 in frames.shape or frames.shape[3:] != (3,) or frames.dtype != np.uint8:
+def as_frames(frames: object) -> Frames:
+    """Frames of a clip as an array; those of a tensor are copied to one.
+
+    Raises RequestError unless they are uint8 [t, h, w, 3] and there are any.
+    """
+    if hasattr(frames, "detach") and not isinstance(frames, type):
+        try:
+            frames = cast(Any, frames).detach().cpu().numpy()
+        except Exception as error:  # such as a tensor without values
+            raise RequestError(f"frames {shown(frames)}: can't be read: {error}") from error
+    array = expect("frames", frames, np.ndarray, "an array, uint8 [t, h, w, 3]")
+    if 0 in array.shape or array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8:
         raise RequestError(
-            f"frames {list(frames.shape)} of {frames.dtype}: must be uint8 [t, h, w, 3], not empty"
+            f"frames {list(array.shape)} of {array.dtype}: must be uint8 [t, h, w, 3], not empty"
         )
-    if not 1 <= fps <= MAX_FPS:
-        raise RequestError(f"fps {fps}: must be from 1 to {MAX_FPS}")
-    if not 1 <= quality <= 10:
-        raise RequestError(f"quality {quality}: must be from 1 (small) to 10 (good)")
+    return array
+
+
+def _label(frames: Frames, fps: int, recipe: Mapping[str, Any]) -> Label:
+    fps = as_integer("fps", fps, 1, MAX_FPS)
     count, height, width = frames.shape[:3]
     return Label(plain(recipe), count, fps, (width, height))
 
@@ -142,7 +163,7 @@ def _encode(path: Path, suffix: str, frames: Frames, label: Label, quality: int)
 
 
 def _existing(path: str | Path) -> Path:
-    path = Path(path)
+    path = as_path("path", path)
     try:
         if not path.exists():
             raise MediaError(f"{path}: no such file. Check the name and the folder")

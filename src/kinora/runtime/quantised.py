@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from kinora.arguments import shown
 from kinora.errors import DeviceError
 from kinora.runtime.packed import Packed
 
@@ -48,8 +49,8 @@ def quantiser(
     kind: "int8" or "float8". dtype: of what isn't quantised. compiled: whether blocks will be.
     Raises DeviceError when the kind is unknown, the device can't do it, or torchao is missing.
     """
-    if kind not in CAPABILITY:
-        raise DeviceError(f"quantize {kind!r}: must be one of {', '.join(CAPABILITY)}")
+    if shown(kind) not in map(repr, CAPABILITY):
+        raise DeviceError(f"quantize {shown(kind)}: must be one of {', '.join(CAPABILITY)}")
     if device.type == "cpu":
         _check_cpu(kind, dtype, compiled)
         warnings.filterwarnings("ignore", message=".*torch.quantize_per_channel")  # to be replaced

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from kinora.arguments import as_choice, as_path
 from kinora.config import ModelConfig
+from kinora.device import as_dtype
 from kinora.errors import CheckpointError, KinoraWarning
 from kinora.weights.assumptions import forgotten_defaults, wrongly_assumed
 from kinora.weights.checkpoint import Checkpoint, Format
@@ -35,13 +37,13 @@ Progress = Callable[[int, int], None]
 
 
 def convert(
-    source: Path,
-    target: Path,
+    source: str | Path,
+    target: str | Path,
     *,
     to: Format,
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
     variant: str | None = None,
-    template: Path | None = None,
+    template: str | Path | None = None,
     unknown_settings: Literal["refuse", "note"] = "refuse",
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -64,6 +66,11 @@ def convert(
     Raises CheckpointError for a source that isn't sound or a target that can't express it, and
     OutputError when the target exists or can't be written.
     """
+    as_choice("to", to, get_args(Format))
+    as_choice("unknown_settings", unknown_settings, ("refuse", "note"))
+    target = as_path("target", target)
+    template = None if template is None else as_path("template", template)
+    dtype = None if dtype is None else as_dtype(dtype)
     checkpoint = open_checkpoint(source, variant=variant, half=dtype == torch.float16)
     checkpoint.check()
     noted = _refuse_inexpressible(checkpoint, to, unknown_settings)

@@ -36,7 +36,7 @@ class Description(NamedTuple):
     notes: tuple[str, ...]
 
 
-def describe(path: Path, *, variant: str | None = None, half: bool = False) -> Description:
+def describe(path: str | Path, *, variant: str | None = None, half: bool = False) -> Description:
     """Tell what a checkpoint is from its header, its config files and a sample of its tensors.
 
     half: look at the fp16 files where a diffusers folder has both.
@@ -51,7 +51,7 @@ def describe(path: Path, *, variant: str | None = None, half: bool = False) -> D
         dtypes[str(entry.dtype).removeprefix("torch.")] += torch.Size(entry.shape).numel()
     files = {place.file.path: place.file.size for place in checkpoint.stored.values()}
     return Description(
-        path=path,
+        path=checkpoint.path,
         format=checkpoint.format,
         config=checkpoint.config,
         parameters={network: sizes[network] for network in NETWORKS},
@@ -64,7 +64,7 @@ def describe(path: Path, *, variant: str | None = None, half: bool = False) -> D
     )
 
 
-def verify(path: Path, *, variant: str | None = None, half: bool = False) -> str:
+def verify(path: str | Path, *, variant: str | None = None, half: bool = False) -> str:
     """Read every value that the networks need; SHA-256 over all of them (hexadecimal).
 
     Like the fingerprint, it doesn't depend on the format, only on the number format.

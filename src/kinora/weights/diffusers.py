@@ -9,9 +9,10 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from kinora.arguments import expect
 from kinora.config import ImageEncoderConfig, ModelConfig, UNetConfig, VAEConfig
 from kinora.weights.blocks import FLAT_RES_BLOCK, time_transformer_block, transformer_block
-from kinora.weights.keymap import SQUEEZE, KeyMap, Rule, layers, weights
+from kinora.weights.keymap import SQUEEZE, KeyMap, Rule, as_tensors, layers, weights
 
 __all__ = ["COMPONENTS", "diffusers_table", "from_diffusers", "to_diffusers"]
 
@@ -37,7 +38,10 @@ def from_diffusers(
 
     Any part of it will do. Raises CheckpointError for a key that has no place in it.
     """
-    keyed = {f"{component}/{key}": tensor for key, tensor in tensors.items()}
+    expect("component", component, str, f"one of {', '.join(COMPONENTS)}")
+    expect("config", config, ModelConfig, "a ModelConfig")
+    given = as_tensors("tensors", tensors)
+    keyed = {f"{component}/{key}": tensor for key, tensor in given.items()}
     return diffusers_table(config).to_ours(keyed)
 
 
@@ -45,6 +49,7 @@ def to_diffusers(
     tensors: Mapping[str, Tensor], config: ModelConfig
 ) -> dict[str, dict[str, Tensor]]:
     """The way back: for each component, diffusers' names and layouts of tensors named as ours."""
+    expect("config", config, ModelConfig, "a ModelConfig")
     parts: dict[str, dict[str, Tensor]] = {component: {} for component in COMPONENTS}
     for key, tensor in diffusers_table(config).to_theirs(tensors).items():
         component, _, name = key.partition("/")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from kinora.arguments import as_path, expect
 from kinora.config import NANO, ModelConfig
 from kinora.errors import CheckpointError
 from kinora.weights.diffusers import COMPONENTS
@@ -72,6 +73,7 @@ def locate(source: str | Path, *, half: bool, hub: Hub = DEFAULT_HUB) -> Found:
     hub: how to ask for what isn't on disk.
     Raises CheckpointError when there is nothing of that name, or it can't be downloaded.
     """
+    expect("hub", hub, Hub, "a kinora.weights.Hub")
     if isinstance(source, str):
         alias = source.lower().replace("_", "-")
         if alias == NANO.name:
@@ -80,8 +82,8 @@ def locate(source: str | Path, *, half: bool, hub: Hub = DEFAULT_HUB) -> Found:
             return Found(BUNDLED, None)
         if alias in HUB_IDS:
             return Found(_fetch(HUB_IDS[alias], half=half, hub=hub), alias)
-    path = Path(source)
-    if path.exists():
+    path = as_path("source", source)
+    if _exists(path):
         return Found(path, None)
     if isinstance(source, str) and HUB_ID.fullmatch(source) and path.suffix != ".safetensors":
         variants = {repo: alias for alias, repo in HUB_IDS.items()}
@@ -90,6 +92,13 @@ def locate(source: str | Path, *, half: bool, hub: Hub = DEFAULT_HUB) -> Found:
         f"{source}: no such file or folder, and no known model. Known are "
         f"{', '.join((NANO.name, *HUB_IDS))}; a hub id looks like {HUB_IDS['svd']}"
     )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _fetch(repo: str, *, half: bool, hub: Hub) -> Path:

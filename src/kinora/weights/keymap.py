@@ -6,11 +6,12 @@ rules match can't enter a table; a key that none matches raises when it is looke
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from kinora.arguments import expect
 from kinora.errors import CheckpointError
 
 __all__ = [
@@ -22,10 +23,20 @@ __all__ = [
     "KeyMap",
     "Op",
     "Rule",
+    "as_tensors",
     "layers",
     "own_rules",
     "weights",
 ]
+
+
+def as_tensors(name: str, value: object) -> Mapping[str, Tensor]:
+    """Tensors by their names. Raises RequestError for anything else."""
+    expect(name, value, Mapping, "a mapping of names to tensors")
+    for key, tensor in cast("Mapping[Any, Any]", value).items():
+        expect(f"{name}: key", key, str, "text")
+        expect(f"{name}[{key!r}]", tensor, Tensor, "a tensor")
+    return cast("Mapping[str, Tensor]", value)
 
 
 class Op(NamedTuple):
@@ -158,14 +169,14 @@ class KeyMap:
         Raises CheckpointError for a key that no rule matches.
         """
         ours: dict[str, Tensor] = {}
-        for key, tensor in tensors.items():
+        for key, tensor in as_tensors("tensors", tensors).items():
             rule = self.rule(key)
             ours.update(zip(rule.ours, rule.op.to_ours(tensor), strict=True))
         return ours
 
     def to_theirs(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The way back. A rule of which a part is missing raises CheckpointError."""
-        rules = {rule.theirs: rule for rule in map(self.source, tensors)}
+        rules = {rule.theirs: rule for rule in map(self.source, as_tensors("tensors", tensors))}
         theirs: dict[str, Tensor] = {}
         for key, rule in rules.items():
             missing = [name for name in rule.ours if name not in tensors]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kinora.config import ModelConfig
+from kinora.device import as_dtype, pick_device
 from kinora.errors import CheckpointError
 from kinora.models import ImageEncoder, VideoAutoencoder, VideoUNet
 from kinora.weights.checkpoint import Checkpoint
@@ -109,9 +110,9 @@ class Networks(NamedTuple):
 def load_networks(
     source: str | Path,
     *,
-    device: torch.device,
-    dtype: torch.dtype,
-    vae_dtype: torch.dtype | None = None,
+    device: str | torch.device,
+    dtype: str | torch.dtype,
+    vae_dtype: str | torch.dtype | None = None,
     variant: str | None = None,
     hub: Hub = DEFAULT_HUB,
     empty: bool = False,
@@ -120,6 +121,7 @@ def load_networks(
     """Load a model.
 
     source: an alias ("nano", "svd", "svd-xt", "svd-xt-1.1"), a hub id, a folder or a file.
+    device, dtype: a name such as "cpu" and "float16", or torch's own object.
     dtype: of all parameters but those of the autoencoder's encoder, which are always fp32.
     vae_dtype: of the autoencoder's decoder, where it should be another.
     variant: the published model it should be, for files that don't tell.
@@ -129,15 +131,20 @@ def load_networks(
 
     Nothing is held twice: modules are built without memory, the file is mapped, and each tensor is
     taken as it lies there or converted on its own (see `Source.read`).
-    Raises CheckpointError when the checkpoint is missing, damaged, incomplete or something else.
+    Raises CheckpointError when the checkpoint is missing, damaged, incomplete or something else,
+    and DeviceError for a device or number format that there isn't.
     """
+    device, dtype = pick_device(device), as_dtype(dtype)
+    vae_dtype = dtype if vae_dtype is None else as_dtype(vae_dtype)
     half = dtype in (torch.float16, torch.bfloat16)
     found = locate(source, half=half, hub=hub)
-    checkpoint = open_checkpoint(found.path, variant=variant or found.variant, half=half)
+    checkpoint = open_checkpoint(
+        found.path, variant=found.variant if variant is None else variant, half=half
+    )
     checkpoint.check()
     mark = fingerprint(checkpoint)
     networks = meta_networks(checkpoint.config)
-    weights = Source(checkpoint, device, dtype, vae_dtype or dtype, prepare)
+    weights = Source(checkpoint, device, dtype, vae_dtype, prepare)
     for name, module in zip(NETWORKS, networks, strict=True):
         weights.clear(name, module.requires_grad_(False).eval())
         if not empty:

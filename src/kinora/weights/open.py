@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from kinora.arguments import as_path
 from kinora.errors import CheckpointError
 from kinora.weights.checkpoint import Checkpoint, Stored
 from kinora.weights.folder import open_folder
@@ -23,7 +24,9 @@ __all__ = ["open_checkpoint"]
 SGM_PREFIXES = ("model.diffusion_model.", "first_stage_model.", "conditioner.")
 
 
-def open_checkpoint(path: Path, *, variant: str | None = None, half: bool = False) -> Checkpoint:
+def open_checkpoint(
+    path: str | Path, *, variant: str | None = None, half: bool = False
+) -> Checkpoint:
     """Open a checkpoint of any of the three formats without reading its tensors.
 
     path: a diffusers folder, an original single file, or a file in our own format.
@@ -31,6 +34,7 @@ def open_checkpoint(path: Path, *, variant: str | None = None, half: bool = Fals
     half: prefer the fp16 files where a diffusers folder has both.
     Raises CheckpointError when it is none of these, or another model than `variant`.
     """
+    path = as_path("path", path)
     if variant is not None:
         variant = published(variant).name
     if path.is_dir():

@@ -7,8 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kinora.arguments import as_path, expect
 from kinora.config import ModelConfig
+from kinora.device import as_dtype
 from kinora.errors import CheckpointError
+from kinora.weights.keymap import as_tensors
 from kinora.weights.names import NETWORKS, living_shapes, shapes
 from kinora.weights.read import bad_values
 from kinora.weights.variants import config_to_metadata
@@ -27,7 +30,7 @@ def save_networks(
     config: ModelConfig,
     networks: Mapping[str, nn.Module | Mapping[str, Tensor]],
     *,
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
     unused: Mapping[str, Tensor] | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -39,18 +42,23 @@ def save_networks(
     Raises CheckpointError when a tensor is missing, too many or of another shape, or doesn't fit
     the number format; OutputError when the file exists or can't be written.
     """
-    tensors = dict(unused or {})
+    path = as_path("path", path)
+    expect("config", config, ModelConfig, "the model's ModelConfig")
+    expect("networks", networks, Mapping, "a mapping of names to modules or to tensors by name")
+    dtype = None if dtype is None else as_dtype(dtype)
+    tensors = dict(as_tensors("unused", {} if unused is None else unused))
     for network in NETWORKS:
         if network not in networks:
             raise CheckpointError(f"{path} can't be written: the network {network} is missing")
         given = networks[network]
         state = given.state_dict() if isinstance(given, nn.Module) else given
+        state = as_tensors(f"networks[{network!r}]", state)
         tensors.update({f"{network}.{name}": tensor for name, tensor in state.items()})
-    _check(Path(path), config, tensors)
+    _check(path, config, tensors)
     plan = [_planned(name, tensor, dtype or tensor.dtype) for name, tensor in tensors.items()]
-    with new_file(Path(path), overwrite=overwrite) as temporary:
+    with new_file(path, overwrite=overwrite) as temporary:
         write_tensors(temporary, plan, own_metadata(config))
-    return Path(path)
+    return path
 
 
 def _planned(name: str, tensor: Tensor, dtype: torch.dtype) -> Planned:

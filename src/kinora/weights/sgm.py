@@ -9,6 +9,7 @@ from itertools import count, pairwise
 
 from torch import Tensor
 
+from kinora.arguments import expect
 from kinora.config import ImageEncoderConfig, ModelConfig, UNetConfig, VAEConfig
 from kinora.weights.blocks import FLAT_RES_BLOCK, time_transformer_block, transformer_block
 from kinora.weights.keymap import (
@@ -61,12 +62,12 @@ def from_sgm(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Te
 
     Any part of a checkpoint will do. Raises CheckpointError for a key that has no place in it.
     """
-    return sgm_table(config).to_ours(tensors)
+    return sgm_table(expect("config", config, ModelConfig, "a ModelConfig")).to_ours(tensors)
 
 
 def to_sgm(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """The way back: the original's names and layouts of tensors named as ours."""
-    return sgm_table(config).to_theirs(tensors)
+    return sgm_table(expect("config", config, ModelConfig, "a ModelConfig")).to_theirs(tensors)
 
 
 def _unet(theirs: str, ours: str, config: UNetConfig) -> Iterator[Rule]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
+from kinora.arguments import shown
 from kinora.config import SVD, SVD_XT, SVD_XT_1_1, ModelConfig, config_from_dict, config_to_dict
 from kinora.errors import CheckpointError
 from kinora.weights.read import Entry, TensorFile
@@ -35,9 +36,10 @@ SIGNS: Final[Mapping[str, tuple[int, ...]]] = {
 
 def published(variant: str) -> ModelConfig:
     """A published model by name. Raises CheckpointError for an unknown one."""
-    name = re.sub(r"[^a-z0-9.]+", "-", variant.lower())
+    given = cast("object", variant)
+    name = re.sub(r"[^a-z0-9.]+", "-", given.lower()) if isinstance(given, str) else ""
     if name not in PUBLISHED:
-        raise CheckpointError(f"unknown variant {variant!r}: it must be one of {_choices()}")
+        raise CheckpointError(f"unknown variant {shown(variant)}: it must be one of {_choices()}")
     return PUBLISHED[name]
 
 
