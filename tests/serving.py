@@ -5,7 +5,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +19,7 @@ from kinora.serve.app import create_app
 from kinora.serve.run import configured
 from kinora.serve.service import Service
 from kinora.serve.settings import Limits, Settings
-
-PATIENCE = 120.0
-"""Seconds after which what has not happened won't."""
+from tests.waiting import PATIENCE, until
 
 
 def picture(kind: str = "PNG", size: tuple[int, int] = (64, 32), mode: str = "RGB") -> bytes:
@@ -78,10 +75,8 @@ def submitted(client: httpx.Client, **fields: object) -> dict[str, Any]:
 
 
 def ended(client: httpx.Client, id: str) -> Mapping[str, Any]:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    def look() -> dict[str, Any] | None:
         job = client.get(f"/api/v1/jobs/{id}").json()
-        if job["state"] in ("succeeded", "failed", "cancelled"):
-            return job
-        time.sleep(0.05)
-    raise AssertionError(f"job {id} did not end")
+        return job if job["state"] in ("succeeded", "failed", "cancelled") else None
+
+    return until(look)

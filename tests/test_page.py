@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,8 +17,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
+from tests.waiting import PATIENCE, until
+
 CHROMIUM = shutil.which("chromium")
-PATIENCE = 30.0
+expect.set_options(timeout=1000 * PATIENCE)
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="Chromium isn't here: apt install chromium"
@@ -72,20 +73,19 @@ class Server:
     def start(self) -> None:
         command = [sys.executable, "-c", SERVER, str(self.data), str(self.port), WORKER]
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/healthz").is_success:
-                    return
-            time.sleep(0.1)
-        raise TimeoutError("the service doesn't answer")
+        until(self._answers)
+
+    def _answers(self) -> bool:
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/healthz", timeout=PATIENCE).is_success
+        return False
 
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(PATIENCE)
 
     def jobs(self) -> list[dict[str, Any]]:
-        return httpx.get(f"{self.url}/api/v1/jobs").json()["jobs"]
+        return httpx.get(f"{self.url}/api/v1/jobs", timeout=PATIENCE).json()["jobs"]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def make(page: Page, button: str = "#make") -> list[str]:
 
 
 def asked(server: Server, id: str) -> dict[str, Any]:
-    return httpx.get(f"{server.url}/api/v1/jobs/{id}").json()["asked"]
+    return httpx.get(f"{server.url}/api/v1/jobs/{id}", timeout=PATIENCE).json()["asked"]
 
 
 def slowly(page: Page, steps: int = 60) -> None:
@@ -239,7 +239,9 @@ def test_again_changes_the_seed_and_nothing_else(page: Page, server: Server) -> 
 def test_settings_of_a_clip_fill_the_form(visitor: BrowserContext, server: Server) -> None:
     values = {"seed": "7", "motion": "33", "quality": "fast", "guidance": "1:2", "size": "96x176"}
     files = {"photo": ("a.png", picture())}
-    id = httpx.post(f"{server.url}/api/v1/jobs", data=values, files=files).json()["id"]
+    id = httpx.post(f"{server.url}/api/v1/jobs", timeout=PATIENCE, data=values, files=files).json()[
+        "id"
+    ]
     with opened(visitor, server) as page:
         page.locator(f"#gallery [data-pick='{id}']").click()
         expect(page.locator("#use")).to_be_visible()
@@ -270,11 +272,13 @@ def test_the_part_that_stays_is_cut_out(page: Page, server: Server) -> None:
     page.set_input_files("#photo input[type=file]", wide)
     page.get_by_label("Which part stays").fill("0")
     [id] = make(page)
-    sent = httpx.get(f"{server.url}/page/jobs/{id}/photo").content
+    sent = httpx.get(f"{server.url}/page/jobs/{id}/photo", timeout=PATIENCE).content
     assert Image.open(io.BytesIO(sent)).size == (100, 100)
     page.get_by_label("Keep all").check()
     [id] = make(page)
-    assert httpx.get(f"{server.url}/page/jobs/{id}/photo").content == wide["buffer"]
+    assert (
+        httpx.get(f"{server.url}/page/jobs/{id}/photo", timeout=PATIENCE).content == wide["buffer"]
+    )
 
 
 def tab_to(page: Page, what: str) -> None:
@@ -424,10 +428,13 @@ def test_no_file_and_no_url_is_taken_from_a_call(server: Server, value: object) 
         "session_hash": "abc",
         "event_data": None,
     }
-    answer = httpx.post(f"{server.url}/gradio_api/queue/join", json=call)
+    answer = httpx.post(f"{server.url}/gradio_api/queue/join", timeout=PATIENCE, json=call)
     assert answer.status_code == 422
     call |= {"data": [], "event_data": {"id": value}}
-    assert httpx.post(f"{server.url}/gradio_api/queue/join", json=call).status_code == 422
+    assert (
+        httpx.post(f"{server.url}/gradio_api/queue/join", timeout=PATIENCE, json=call).status_code
+        == 422
+    )
 
 
 @pytest.mark.parametrize(
@@ -448,13 +455,13 @@ def test_no_file_and_no_url_is_taken_from_a_call(server: Server, value: object) 
     ],
 )
 def test_what_the_page_does_not_need_is_not_there(server: Server, path: str) -> None:
-    assert httpx.get(f"{server.url}{path}").status_code == 404
+    assert httpx.get(f"{server.url}{path}", timeout=PATIENCE).status_code == 404
 
 
 @pytest.mark.parametrize("path", ["upload", "run/predict", "component_server", "vibe-edit"])
 def test_gradio_takes_no_uploads(server: Server, path: str) -> None:
     files = {"files": ("../../a.png", picture())}
-    answer = httpx.post(f"{server.url}/gradio_api/{path}", files=files)
+    answer = httpx.post(f"{server.url}/gradio_api/{path}", timeout=PATIENCE, files=files)
     assert answer.status_code == 404
 
 

@@ -26,7 +26,8 @@ from kinora.serve.failures import told
 from kinora.serve.service import Service
 from kinora.serve.settings import Limits, Settings
 from tests.cli import Kinora, kinora
-from tests.serving import PATIENCE, ended, picture, running, submitted
+from tests.serving import ended, picture, running, submitted
+from tests.waiting import PATIENCE, until
 
 __all__ = ["kinora"]
 
@@ -41,7 +42,7 @@ def target(
     access = Access({hashed(TOKEN): Client(name="alice")} if asked else {}, 100_000)
     folder = tmp_path_factory.mktemp("attacked")
     with running(
-        folder, worker=False, access=access, limits=Limits(room_seconds=0.5, stall_seconds=1.0)
+        folder, worker=False, access=access, limits=Limits(room_seconds=0.5, stall_seconds=3.0)
     ) as client:
         yield Target(client.base_url, TOKEN if asked else None)
 
@@ -332,15 +333,15 @@ class Nginx:
         self.process = subprocess.Popen(
             ["nginx", "-c", str(self.file)], env={"PATH": "/usr/sbin:/usr/bin"}
         )
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            try:
-                socket.create_connection(("127.0.0.1", self.port)).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return self.port
-        raise TimeoutError("nginx did not start")
+        until(self._answers)
+        return self.port
+
+    def _answers(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port)).close()
+        except OSError:
+            return False
+        return True
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()

@@ -18,6 +18,7 @@ from kinora.config import SVD
 from kinora.serve.doors.own import model_answered
 from tests.serving import ended, picture, running, submitted
 from tests.stub_worker import BROKEN_SEED
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +118,7 @@ def test_the_same_key_gives_the_same_job(client: httpx.Client) -> None:
 
 def test_a_running_job_is_cancelled_within_a_step(client: httpx.Client) -> None:
     job = submitted(client, steps=100, frames=50)
-    while client.get(job["links"]["self"]).json()["state"] == "queued":
-        time.sleep(0.02)
+    until(lambda: client.get(job["links"]["self"]).json()["state"] != "queued")
     assert client.post(f"{job['links']['self']}/cancel").status_code == 200
     assert ended(client, job["id"])["state"] == "cancelled"
     assert client.post(f"{job['links']['self']}/cancel").status_code == 200

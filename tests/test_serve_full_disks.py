@@ -4,7 +4,6 @@ import errno
 import os
 import secrets
 import tempfile
-import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -24,8 +23,9 @@ from kinora.serve.service import Service
 from kinora.serve.settings import Settings
 from kinora.serve.work import Work
 from tests.disks import fill, small_disk
-from tests.serving import PATIENCE, ended, picture, running, submitted
+from tests.serving import ended, picture, running, submitted
 from tests.stub_worker import Stub
+from tests.waiting import until
 
 __all__ = ["small_disk"]
 
@@ -61,10 +61,7 @@ def test_jobs_go_through_a_full_temporary_directory(full_temporary: Path, tmp_pa
 
 
 def until_ready(client: httpx.Client) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while client.get("/readyz").status_code != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: client.get("/readyz").status_code == 200)
 
 
 @pytest.mark.parametrize("where", ["data folder", "storage"])

@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -26,7 +26,8 @@ from kinora.serve.service import Service
 from kinora.serve.settings import Settings
 from kinora.serve.turns import Turns
 from tests.hostile import HEIGHT, WIDTH, short_tiff, slow_jpeg
-from tests.serving import PATIENCE, picture, running
+from tests.serving import picture, running
+from tests.waiting import PATIENCE, until
 
 LIMITS = {"seconds": PATIENCE, "processor_seconds": 60}
 
@@ -36,13 +37,6 @@ def inspector() -> Generator[Inspector]:
     inspector = Inspector(64_000_000)
     yield inspector
     inspector.close()
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def template(asked: Readers) -> psutil.Process:
