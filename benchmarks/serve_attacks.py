@@ -22,6 +22,7 @@ from typing import Final
 import httpx
 import psutil
 from PIL import Image
+from tests.hostile import short_tiff, slow_jpeg
 
 __all__ = ["ATTACKS", "Fault", "Target"]
 
@@ -208,6 +209,32 @@ def names_that_are_none(target: Target) -> None:
                 raise Fault(f"{path}: {answer.text[:200]}")
 
 
+def pictures_of_other_formats(target: Target) -> None:
+    """A TIFF whose decoder shows what was in memory, and others with known faults."""
+    files = [short_tiff(), short_tiff("group4")]
+    for kind in ("BMP", "GIF", "TIFF"):
+        file = io.BytesIO()
+        Image.linear_gradient("L").save(file, kind)
+        files.append(file.getvalue())
+    with target.client() as client:
+        for data in files:
+            expect(client.post("/api/v1/jobs", files={"photo": data}), 422)
+
+
+def slow_pictures(target: Target) -> None:
+    """JPEGs that take their decoder very long: they end, and small ones are taken afterwards."""
+    slow = slow_jpeg(scans=12_000)
+
+    def submit(_: int) -> None:
+        with target.client() as client:
+            expect(client.post("/api/v1/jobs", files={"photo": slow}), 422, 503)
+
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(submit, range(10)))
+    with target.client() as client:
+        expect(client.post("/api/v1/jobs", files={"photo": photo()}), 202)
+
+
 def pages_of_other_sites(target: Target) -> None:
     """What a page somewhere would have a browser send."""
     headers = [{"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}]
@@ -230,6 +257,8 @@ ATTACKS: Final[tuple[Attack, ...]] = (
     long_texts,
     bodies_where_none_belong,
     names_that_are_none,
+    pictures_of_other_formats,
+    slow_pictures,
     pages_of_other_sites,
 )
 
