@@ -9,7 +9,7 @@ from kinora.amounts import parse_bytes
 from kinora.device import pick_device, pick_dtype
 from kinora.errors import KinoraWarning
 from kinora.pipeline import Pipeline
-from kinora.runtime import PreparedUNet, quantiser
+from kinora.runtime import PreparedUNet, check_tf32, quantiser
 from kinora.weights import DEFAULT_HUB, Hub, load_networks
 
 __all__ = ["load"]
@@ -23,6 +23,7 @@ def load(
     vae_dtype: str | torch.dtype | None = None,
     quantize: str | None = None,
     compiled: bool = False,
+    tf32: bool = False,
     variant: str | None = None,
     memory: str | int | None = None,
     wait: bool = True,
@@ -41,6 +42,9 @@ def load(
         and memory, and the clip changes; nothing is quantised when left out.
     compiled: whether torch compiles the UNet's blocks: the first clip of each size waits for that,
         later ones are quicker.
+    tf32: whether an NVIDIA GPU may multiply fp32 in TF32, whose mantissa has 10 bits: less time,
+        about float16's error, in all that runs in fp32 (the encoder of photos always does). This
+        is a setting of the whole process in torch, which is restored after each call.
     variant: which published model a single file holds, for files that don't tell.
     memory: how much may be held at most ("6GiB", or bytes): on a GPU by torch, on a CPU by the
         process; what is free when left out. Where it is too little for all networks at once, each
@@ -53,6 +57,8 @@ def load(
     """
     where = pick_device(device)
     precision = pick_dtype(dtype, where)
+    if tf32:
+        check_tf32(where)
     limit = None if memory is None else parse_bytes("memory", memory)
     prepare = None
     if quantize is not None:
@@ -75,6 +81,7 @@ def load(
         memory=limit,
         quantize=quantize,
         compiled=compiled,
+        tf32=tf32,
     )
     pipeline.fill(wait=wait)
     return pipeline

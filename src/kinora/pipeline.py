@@ -190,6 +190,7 @@ class Pipeline(Steps):
             "device": self.device.type,
             "dtype": str(self.dtype).removeprefix("torch."),
             **({"quantize": self.quantize} if self.quantize else {}),
+            **({"tf32": True} if self.fp32 == "tf32" else {}),
             "request": plan.to_dict(),
         }
 

@@ -1,6 +1,7 @@
 """A loaded model at work: encode, sample, decode."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from math import inf
 
@@ -14,6 +15,7 @@ from kinora.diffusion import ALWAYS, SAMPLERS, SCHEDULES, STOCHASTIC, Noise, gui
 from kinora.finite import require_finite
 from kinora.pixels import quantise
 from kinora.runtime import (
+    Fp32,
     Journal,
     PreparedUNet,
     Recorded,
@@ -22,6 +24,7 @@ from kinora.runtime import (
     Reusing,
     compile_blocks,
     decode,
+    fp32_computed_as,
     free_memory,
 )
 from kinora.types import (
@@ -50,6 +53,7 @@ class Steps:
         memory: int | None = None,
         quantize: str | None = None,
         compiled: bool = False,
+        tf32: bool = False,
     ) -> None:
         """networks: what `load_networks` returns.
 
@@ -58,11 +62,13 @@ class Steps:
         memory: bytes that may be held; what is free when left out.
         quantize: how the networks' source quantises weights, if it does.
         compiled: whether blocks are compiled, and steps recorded where that is possible.
+        tf32: whether a GPU computes fp32 in TF32.
         """
         expect("networks", networks, Networks, "what kinora.weights.load_networks returns")
         self.networks = networks
         self.quantize = quantize
         self.compiled = compiled
+        self.fp32: Fp32 = "tf32" if tf32 else "ieee"
         self.config = networks.config
         self.unet, self.vae = unet or networks.unet, networks.vae
         self.image_encoder = networks.image_encoder
@@ -88,6 +94,13 @@ class Steps:
     @property
     def dtype(self) -> torch.dtype:
         return self.unet.conv_in.weight.dtype
+
+    def computing(self) -> AbstractContextManager[None]:
+        """What surrounds every call of a network: torch's settings, which are the whole process's.
+
+        Around a call, never around a `yield`, beyond which they would reach whoever iterates.
+        """
+        return fp32_computed_as(self.fp32, self.device)
 
     @torch.no_grad()
     def encode(
@@ -117,10 +130,10 @@ class Steps:
         images = images.to(self.device)
         noise_aug = noise_aug.to(self.device)
         noisy = images + noise_aug[:, None, None, None] * pixel_noise.to(self.device)
-        with self.residency.hold("vae"):
+        with self.residency.hold("vae"), self.computing():
             moments = torch.cat([self.vae.encode(image) for image in torch.split(noisy, 1)])
         if context is None:
-            with self.residency.hold("image_encoder"):
+            with self.residency.hold("image_encoder"), self.computing():
                 embedding = self.image_encoder(images)
         else:
             embedding = context
@@ -183,7 +196,12 @@ class Steps:
         if journal is not None and inner_every == 1:  # inner features aren't kept: start anew then
             network = Remembered(network, journal)
         scale = guidance.to(self.device)
-        denoise = guided(network, condition, scale, interval, guidance_every, apart)
+        guide = guided(network, condition, scale, interval, guidance_every, apart)
+
+        def denoise(x: Latents, sigma: PerClip, /) -> Latents:
+            with self.computing():
+                return guide(x, sigma)
+
         with self.residency.hold("unet"):
             if sampler in SAMPLERS:
                 walk = SAMPLERS[sampler](denoise, x, levels)
@@ -235,7 +253,9 @@ class Steps:
         with self.residency.hold("vae"):
             for start in range(0, frames, chunk or frames):
                 part = latents[:, start : start + (chunk or frames)] / self.config.vae.scale
-                yield decode(self.vae, part, keep=spare).float()
+                with self.computing():
+                    decoded = decode(self.vae, part, keep=spare).float()
+                yield decoded
 
     def preview(self, denoised: Latents, frame: int = -1) -> UInt8[np.ndarray, "b height width 3"]:
         """One frame of each clip of a clean estimate, decoded by itself, quickly; never refused."""

@@ -51,6 +51,7 @@ def animate(
     vae_dtype: options.VaeDType = None,
     quantize: options.Quantize = None,
     compiled: options.Compile = False,
+    tf32: options.Tf32 = False,
     variant: options.Variant = None,
     memory: options.Memory = None,
     yes: options.Overwrite = False,
@@ -92,6 +93,7 @@ def animate(
         vae_dtype=vae_dtype,
         quantize=quantize,
         compiled=compiled,
+        tf32=tf32,
         variant=variant,
         memory=memory,
     )

@@ -32,6 +32,7 @@ class Chosen:
     vae_dtype: str | None
     quantize: str | None
     compiled: bool
+    tf32: bool
     variant: str | None
     memory: str | None
 
@@ -56,6 +57,7 @@ class Chosen:
             vae_dtype=self.vae_dtype,
             quantize=self.quantize,
             compiled=self.compiled,
+            tf32=self.tf32,
             variant=self.variant,
             memory=self.memory,
             wait=wait,
@@ -73,4 +75,5 @@ class Chosen:
             "--memory": self.memory,
         }
         pairs = [(name, value) for name, value in given.items() if value is not None]
-        return [part for pair in pairs for part in pair] + ["--compile"] * self.compiled
+        flags = ["--compile"] * self.compiled + ["--tf32"] * self.tf32
+        return [part for pair in pairs for part in pair] + flags

@@ -41,6 +41,7 @@ __all__ = [
     "Seeds",
     "Size",
     "Steps",
+    "Tf32",
     "VaeDType",
     "Variant",
     "VideoQuality",
@@ -265,6 +266,14 @@ Compile = Annotated[
         "--compile",
         help="Have torch compile the UNet's blocks: the first clip of each size takes minutes "
         "longer, later ones are quicker. What was compiled is kept on disk.",
+    ),
+]
+Tf32 = Annotated[
+    bool,
+    typer.Option(
+        "--tf32",
+        help="Let an NVIDIA GPU multiply fp32 in TF32: quicker, with about float16's error. "
+        "Without it fp32 is fp32, whatever torch's own default.",
     ),
 ]
 Memory = Annotated[

@@ -110,6 +110,7 @@ def serve(
     vae_dtype: options.VaeDType = None,
     quantize: options.Quantize = None,
     compiled: options.Compile = False,
+    tf32: options.Tf32 = False,
     variant: options.Variant = None,
     memory: options.Memory = None,
 ) -> None:
@@ -127,6 +128,7 @@ def serve(
         vae_dtype=vae_dtype,
         quantize=quantize,
         compiled=compiled,
+        tf32=tf32,
         variant=variant,
         memory=memory,
     )
@@ -174,6 +176,7 @@ def worker(
     vae_dtype: options.VaeDType = None,
     quantize: options.Quantize = None,
     compiled: options.Compile = False,
+    tf32: options.Tf32 = False,
     variant: options.Variant = None,
     memory: options.Memory = None,
     attached: Annotated[
@@ -192,6 +195,7 @@ def worker(
         vae_dtype=vae_dtype,
         quantize=quantize,
         compiled=compiled,
+        tf32=tf32,
         variant=variant,
         memory=memory,
     )

@@ -9,9 +9,11 @@ from kinora.runtime.recorded import Recorded
 from kinora.runtime.remembered import Journal, Remembered
 from kinora.runtime.residency import Residency
 from kinora.runtime.reuse import Reusing
+from kinora.runtime.tf32 import Fp32, check_tf32, fp32_computed_as
 from kinora.runtime.unet import PreparedUNet
 
 __all__ = [
+    "Fp32",
     "Job",
     "Journal",
     "MemoryPlan",
@@ -21,9 +23,11 @@ __all__ = [
     "Residency",
     "Reusing",
     "ample",
+    "check_tf32",
     "choose",
     "compile_blocks",
     "decode",
+    "fp32_computed_as",
     "free_memory",
     "quantiser",
 ]

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from kinora.config import ModelConfig
 from kinora.models import VideoAutoencoder
 from kinora.pixels import from_bytes, to_bytes
+from kinora.runtime import fp32_computed_as
 from kinora.synthetic import SceneConfig
 from kinora.train.chance import draws
 from kinora.train.data import shuffled
@@ -117,11 +118,12 @@ def encode_clips(
     noisy = first + noise_aug[:, None, None, None] * noise
     b, t = frames.shape[:2]
     pieces = torch.split(rearrange(frames, "b t c h w -> (b t) c h w"), ENCODED)
-    moments = torch.cat([vae.encode(from_bytes(piece.to(device))) for piece in pieces])
+    with fp32_computed_as("ieee", device):
+        moments = torch.cat([vae.encode(from_bytes(piece.to(device))) for piece in pieces])
+        modes = [
+            vae.encode(piece.to(device)).chunk(2, dim=1)[0] for piece in torch.split(noisy, ENCODED)
+        ]
     mean, log_variance = rearrange(moments, "(b t) c h w -> b t c h w", b=b, t=t).chunk(2, dim=2)
-    modes = [
-        vae.encode(piece.to(device)).chunk(2, dim=1)[0] for piece in torch.split(noisy, ENCODED)
-    ]
     return {
         "mean": mean.half().cpu(),
         "std": (log_variance / 2).exp().half().cpu(),
