@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kinora.models.attention import FeedForward, SpaceTimeTransformer, TransformerBlock
+from kinora.models.attention import Attention, FeedForward, SpaceTimeTransformer, TransformerBlock
 from kinora.models.resnet import ResBlock, SpaceTimeResBlock, across_time
+from kinora.runtime.attention import attend
 
 __all__ = [
     "PIECE",
@@ -153,9 +154,17 @@ def _transformer_block(
     # Of each token the norm's values, q, k, v and what attention gives.
     for rows in _pieces(x, 5 * x.shape[1] * x.shape[2]):
         part = x[rows]
-        part += block.attention(block.norm_attention(part))
+        part += _attention(block.attention, block.norm_attention(part))
     x += bias
     _feed_forward(block.feed_forward, block.norm_feed_forward, x)
+
+
+def _attention(block: Attention, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+    q, k, v = (
+        rearrange(project(x), "b n (h d) -> b n h d", h=block.heads)
+        for project in (block.to_q, block.to_k, block.to_v)
+    )
+    return block.to_out(attend(q, k, v).flatten(2))
 
 
 def _feed_forward(block: FeedForward, norm: nn.LayerNorm, x: Float[Tensor, "b n d"]) -> None:

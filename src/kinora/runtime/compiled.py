@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kinora.errors import DeviceError
+from kinora.runtime.attention import register_attention
 from kinora.runtime.blocks import space_time_res_block, space_time_transformer
 from kinora.runtime.unet import PreparedUNet
 
@@ -36,6 +37,7 @@ def compile_blocks(prepared: PreparedUNet, device: torch.device) -> None:
     config = torch._dynamo.config  # pyright: ignore[reportPrivateUsage]
     config.recompile_limit = max(config.recompile_limit, VARIANTS)
     config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 4 * VARIANTS)
+    register_attention()
     res_block, transformer = _compiled(space_time_res_block), _compiled(space_time_transformer)
     for block in prepared.resnets:
         block.use(res_block)

@@ -17,7 +17,6 @@ from kinora.models.attention import SpaceTimeTransformer
 from kinora.models.embeddings import sinusoid
 from kinora.models.resnet import SpaceTimeResBlock
 from kinora.models.unet import DownLevel
-from kinora.runtime.attention import quickest_attention
 from kinora.runtime.blocks import (
     Known,
     Share,
@@ -185,18 +184,12 @@ class PreparedUNet(nn.Module):
         x = repeat(noisy, "(b t) c h w -> (r b) t c h w", r=repeats, t=t) + clip.image[:, None]
         x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         told = shifts, clip.known, t
-        with quickest_attention(self._largest_attention(x), x.dtype, x.device):
-            if inner is None:
-                inner, skips = unet.inner(x, *told, OUTER)
-            else:
-                skips = [x, *cast(DownLevel, unet.down[0]).first(OUTER - 1, x, *told)]
-            x = unet.outer(inner, skips, *told)
+        if inner is None:
+            inner, skips = unet.inner(x, *told, OUTER)
+        else:
+            skips = [x, *cast(DownLevel, unet.down[0]).first(OUTER - 1, x, *told)]
+        x = unet.outer(inner, skips, *told)
         return Run(rearrange(x, "(b t) c h w -> b t c h w", t=t), inner)
-
-    def _largest_attention(self, x: Float[Tensor, "bt c h w"]) -> tuple[int, int, int, int]:
-        """Batch, heads, tokens and channels of a head, at the first level."""
-        heads = self.unet.config.heads[0]
-        return len(x), heads, x.shape[2] * x.shape[3], x.shape[1] // heads
 
     def begin(self, condition: Condition, frames: int, known: Clip | None = None) -> Clip:
         """What is computed once a clip; of the two latest it is known.
