@@ -33,6 +33,7 @@ from kinora.config import ModelConfig
 from kinora.models import VideoAutoencoder, VideoUNet
 from kinora.request import QUALITIES
 from kinora.runtime import PreparedUNet
+from kinora.runtime.sizes import SIZES
 from kinora.types import Condition
 from kinora.weights import load_networks
 
@@ -100,7 +101,16 @@ def contenders(task: Task) -> Iterator[tuple[str, Callable[[], Make]]]:
     for quality in QUALITIES:
         yield quality, lambda quality=quality: our_clips(task, quality)
     yield "exact compiled", lambda: our_clips(task, "exact", compiled=True)
-    yield "exact within 6 GiB", lambda: our_clips(task, "exact", memory="6GiB")
+    for amount in ("6 GiB", "5 GiB", "4.7 GiB"):
+        yield (
+            f"exact within {amount}",
+            lambda amount=amount: our_clips(task, "exact", memory=amount),
+        )
+    yield "exact in fp32", lambda: our_clips(task, "exact", dtype="float32")
+    yield "exact in tf32", lambda: our_clips(task, "exact", dtype="float32", tf32=True)
+    for tile in SIZES["cuda"].tiles:
+        name = f"decoding alone, tiles of {tile >> 20} MiB"
+        yield name, lambda tile=tile: our_decoding(task, tile)
     yield "diffusers compiled", lambda: their_clips(task, compiled=True)
     yield "fast compiled", lambda: our_clips(task, "fast", compiled=True)
     for kind in ("float8", "int8"):
@@ -150,6 +160,19 @@ def our_clips(task: Task, quality: str, **options: Any) -> Make:  # noqa: ANN401
     return make
 
 
+def our_decoding(task: Task, tile: int) -> Make:
+    """Of a whole clip, with tiles of so many bytes; the steps don't count."""
+    pipeline = kinora.load(task.folder, device=str(task.device), dtype="float16")
+    config = pipeline.config.vae
+    sides = (task.height // config.factor, task.width // config.factor)
+    latents = torch.randn(1, task.frames, config.latent_channels, *sides, device=task.device)
+
+    def make(steps: int) -> object:
+        return list(pipeline.decode(latents, keep=0, tile=tile))
+
+    return make
+
+
 def measure(task: Task, name: str, load: Callable[[], Make], runs: int) -> dict[str, Any]:
     """A line: seconds and memory of a clip."""
     make = load()
@@ -182,12 +205,14 @@ def compare(task: Task, found: Sequence[dict[str, Any]]) -> None:
     """Add to the last line what it means, and print it."""
     line = found[-1]
     peers = [f["ours"] for f in found if f["name"] == "diffusers"]
-    if peers:
+    whole = not line["name"].startswith("decoding")
+    if peers and whole:
         line["theirs"], line["ratio"] = peers[0], line["ours"] / peers[0]
-    line["share"] = arithmetic(task) / line["ours"] / matrix_rate(task.device)
+    if whole:
+        line["share"] = arithmetic(task) / line["ours"] / matrix_rate(task.device)
     print(
         f"| {line['name']} | {line['ours']:.2f} | {line['peak']:.2f} "
-        f"| {line.get('ratio', float('nan')):.3f} | {line['share']:.3f} |",
+        f"| {line.get('ratio', float('nan')):.3f} | {line.get('share', float('nan')):.3f} |",
         flush=True,
     )
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from kinora.config import NANO, TINY, ModelConfig, UNetConfig, VAEConfig
 from kinora.models import VideoAutoencoder, VideoUNet
-from kinora.runtime import PreparedUNet, Reusing, decode, decoder
+from kinora.runtime import PreparedUNet, Reusing, decode
 from kinora.runtime import unet as runtime_unet
 from kinora.types import Condition
 from tests.tiny import enliven
@@ -122,13 +122,12 @@ def test_preparing_changes_no_weight() -> None:
 @pytest.mark.parametrize("keep", [0, 10_000, 1 << 40], ids=["twice", "some twice", "once"])
 @pytest.mark.parametrize("config", [TINY, MID, NANO], ids=["tiny", "mid", "nano"])
 def test_a_clip_decoded_in_tiles_is_the_clip(
-    monkeypatch: pytest.MonkeyPatch, config: ModelConfig, keep: int, temporal: bool
+    config: ModelConfig, keep: int, temporal: bool
 ) -> None:
-    monkeypatch.setattr(decoder, "TILE", 5000)
     vae = lively(VideoAutoencoder(replace(config.vae, temporal_decoder=temporal)))
     latents = torch.randn(2, 3, config.vae.latent_channels, 5, 7)
     torch.testing.assert_close(
-        decode(vae, latents, keep=keep), vae.decode(latents), atol=1e-5, rtol=1e-5
+        decode(vae, latents, keep=keep, tile=5000), vae.decode(latents), atol=1e-5, rtol=1e-5
     )
 
 

@@ -15,7 +15,10 @@ __all__ = [
     "OutputError",
     "RequestError",
     "TooLargeError",
+    "ran_out_of_memory",
 ]
+
+MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate")
 
 
 class KinoraError(Exception):
@@ -63,3 +66,11 @@ class DeviceError(KinoraError):
 
 class KinoraWarning(UserWarning):
     """Something that works, but that the user should hear about."""
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether torch or Python found too little memory; not of what was refused beforehand."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    # torch has a class of its own for CUDA alone; the other devices raise RuntimeError.
+    return isinstance(error, RuntimeError) and any(s in str(error).lower() for s in MEMORY_SIGNS)

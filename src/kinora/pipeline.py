@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,12 +11,12 @@ from kinora import __version__
 from kinora.arguments import expect
 from kinora.clip import Clip
 from kinora.diffusion import ALWAYS
-from kinora.errors import KinoraWarning
+from kinora.errors import KinoraWarning, ran_out_of_memory
 from kinora.events import Decoded, Done, Encoded, Event, Planned, Sampled
 from kinora.media import fit, load_photo
 from kinora.noise import Draws
 from kinora.pixels import quantise, to_pixels
-from kinora.request import Photo, Plan, Request, agree
+from kinora.request import Photo, Plan, Request, agree, draw_seed
 from kinora.runtime import Job, Journal
 from kinora.steps import Steps
 from kinora.types import Latents
@@ -85,22 +86,46 @@ class Pipeline(Steps):
         seed, motion, fps, noise_aug and guidance may differ, and don't disturb one another.
         journal: keeps what has been computed; given again, the same requests go on from there and
             come to the same clips.
+        Where memory runs out although it was planned for, the clips are begun again with a plan
+        that takes less, once: `Planned` and all that follows are told anew.
         Raises RequestError and MediaError; NotFiniteError when a network's output is NaN or
-        infinite.
+        infinite; DeviceError when memory is too little whatever is done.
         """
         asked = _requests(requests)
         if journal is not None:
             expect("journal", journal, Journal, "an object with the methods of Journal")
+        # Drawn here, so that clips that are begun again are the same ones.
+        asked = [replace(r, seed=draw_seed()) if r.seed is None else r for r in asked]
+        try:
+            yield from self._attempt(asked, journal)
+            return
+        except Exception as error:
+            if not ran_out_of_memory(error):
+                raise
+            reason = str(error).strip().split("\n", 1)[0]
+        # Beyond the except, which holds on to what the first attempt had made.
+        warnings.warn(
+            f"out of memory ({reason}): beginning again in a way that takes less",
+            KinoraWarning,
+            stacklevel=2,
+        )
+        yield from self._attempt(asked, journal, again=True)
+
+    def _attempt(
+        self, asked: Sequence[Request], journal: Journal | None, *, again: bool = False
+    ) -> Iterator[Event]:
+        """again: memory ran out at the first attempt."""
         photos = [load_photo(request.image) for request in asked]
         plans = [
             request.resolved(self.config, photo.size)
             for request, photo in zip(asked, photos, strict=True)
         ]
         shared = agree(plans)
-        for caution in dict.fromkeys(c for request in asked for c in request.cautions(self.config)):
-            warnings.warn(caution, KinoraWarning, stacklevel=2)
+        cautions = [] if again else [c for request in asked for c in request.cautions(self.config)]
+        for caution in dict.fromkeys(cautions):
+            warnings.warn(caution, KinoraWarning, stacklevel=3)
 
-        memory = self.residency.arrange(self._job(plans))
+        memory = self.residency.arrange(self._job(plans), again=again)
         if memory is not None:
             yield Planned(memory)
         draws = [Draws(plan, self.config) for plan in plans]
@@ -143,8 +168,8 @@ class Pipeline(Steps):
 
         clips: list[list[np.ndarray]] = [[] for _ in plans]
         done = 0
-        keep = None if memory is None else memory.keep
-        for part in self.decode(latents, shared.decode_chunk, keep=keep):
+        keep, tile = (None, None) if memory is None else (memory.keep, memory.tile)
+        for part in self.decode(latents, shared.decode_chunk, keep=keep, tile=tile):
             for clip, frames in zip(clips, quantise(part), strict=True):
                 clip.append(frames)
             done += part.shape[1]
@@ -177,7 +202,8 @@ class Pipeline(Steps):
         """The weights and the precision of each network: what decides a clip's values, besides
         the request."""
         decoder = next(self.vae.decoder.parameters()).dtype
-        parts = (self.fingerprint, self.dtype, decoder, self.quantize or "unquantized")
+        parts = [self.fingerprint, self.dtype, decoder, self.quantize or "unquantized"]
+        parts += ["tf32"] if self.fp32 == "tf32" else []
         return " ".join(str(part).removeprefix("torch.") for part in parts)
 
     def recipe(self, plan: Plan) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """A loaded model at work: encode, sample, decode."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import inf
 
@@ -26,6 +26,7 @@ from kinora.runtime import (
     decode,
     fp32_computed_as,
     free_memory,
+    tile_within,
 )
 from kinora.types import (
     Condition,
@@ -95,12 +96,14 @@ class Steps:
     def dtype(self) -> torch.dtype:
         return self.unet.conv_in.weight.dtype
 
-    def computing(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def computing(self) -> Generator[None, None, None]:
         """What surrounds every call of a network: torch's settings, which are the whole process's.
 
         Around a call, never around a `yield`, beyond which they would reach whoever iterates.
         """
-        return fp32_computed_as(self.fp32, self.device)
+        with fp32_computed_as(self.fp32, self.device), self.residency.limited():
+            yield
 
     @torch.no_grad()
     def encode(
@@ -230,7 +233,12 @@ class Steps:
         return network if inner_every == 1 else Reusing(network, inner_every)
 
     def decode(
-        self, latents: Latents, chunk: int | None = None, *, keep: int | None = None
+        self,
+        latents: Latents,
+        chunk: int | None = None,
+        *,
+        keep: int | None = None,
+        tile: int | None = None,
     ) -> Iterator[Frames]:
         """Frames of every clip, `chunk` at a time, fp32 and not clamped.
 
@@ -239,22 +247,26 @@ class Steps:
         norms along time see less: pixels change, as they do in other libraries.
         keep: bytes of intermediate results that may be held rather than computed twice; a quarter
             of what is free when left out.
+        tile: bytes that are computed along time together; what fits in the same when left out.
         Raises NotFiniteError when the decoder's output is not finite.
         """
         expect_tensor("latents", latents, "b t c h w")
         chunk = None if chunk is None else as_integer("chunk", chunk, 1)
         dtype = self.vae.decoder.conv_in.weight.dtype
-        for part in self._decode(latents, chunk, keep):
+        for part in self._decode(latents, chunk, keep, tile):
             yield require_finite(part, "the decoder's output", dtype, "--vae-dtype")
 
-    def _decode(self, latents: Latents, chunk: int | None, keep: int | None) -> Iterator[Frames]:
+    def _decode(
+        self, latents: Latents, chunk: int | None, keep: int | None, tile: int | None
+    ) -> Iterator[Frames]:
         frames = latents.shape[1]
         spare = free_memory(self.device) // 4 if keep is None else keep
+        tile = tile or tile_within(self.device, spare)
         with self.residency.hold("vae"):
             for start in range(0, frames, chunk or frames):
                 part = latents[:, start : start + (chunk or frames)] / self.config.vae.scale
                 with self.computing():
-                    decoded = decode(self.vae, part, keep=spare).float()
+                    decoded = decode(self.vae, part, keep=spare, tile=tile).float()
                 yield decoded
 
     def preview(self, denoised: Latents, frame: int = -1) -> UInt8[np.ndarray, "b height width 3"]:
@@ -262,4 +274,4 @@ class Steps:
         expect_tensor("denoised", denoised, "b t c h w")
         frame = as_integer("frame", frame, -denoised.shape[1], denoised.shape[1] - 1)
         alone = denoised[:, frame].unsqueeze(1)
-        return quantise(next(self._decode(alone, None, None)))[:, 0]
+        return quantise(next(self._decode(alone, None, None, None)))[:, 0]

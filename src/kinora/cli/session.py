@@ -12,15 +12,19 @@ from types import FrameType
 from typing import TextIO
 
 from kinora.cli.say import remark
-from kinora.errors import DeviceError, KinoraError, KinoraWarning, RequestError
+from kinora.errors import (
+    DeviceError,
+    KinoraError,
+    KinoraWarning,
+    RequestError,
+    ran_out_of_memory,
+)
 
 __all__ = ["out_of_memory", "session"]
 
 FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
-
-MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate")
 
 
 @contextmanager
@@ -62,20 +66,13 @@ def out_of_memory(advice: str) -> Generator[None, None, None]:
     try:
         yield
     except Exception as error:
-        if not _ran_out(error):
+        if not ran_out_of_memory(error):
             raise
         raise DeviceError(f"not enough memory: {advice}") from error
 
 
-def _ran_out(error: Exception) -> bool:
-    # torch has a class of its own for CUDA alone; the other devices raise RuntimeError.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and any(s in str(error).lower() for s in MEMORY_SIGNS)
-
-
 def _unexpected(error: Exception) -> str:
-    if _ran_out(error):
+    if ran_out_of_memory(error):
         return "not enough memory"
     if isinstance(error, OSError):
         return str(error)

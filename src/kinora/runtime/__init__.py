@@ -9,6 +9,7 @@ from kinora.runtime.recorded import Recorded
 from kinora.runtime.remembered import Journal, Remembered
 from kinora.runtime.residency import Residency
 from kinora.runtime.reuse import Reusing
+from kinora.runtime.sizes import tile_within
 from kinora.runtime.tf32 import Fp32, check_tf32, fp32_computed_as
 from kinora.runtime.unet import PreparedUNet
 
@@ -30,4 +31,5 @@ __all__ = [
     "fp32_computed_as",
     "free_memory",
     "quantiser",
+    "tile_within",
 ]

@@ -4,9 +4,6 @@ Each function does what the `forward` of the module that it is given does.
 """
 
 import math
-from collections.abc import Generator
-from contextlib import contextmanager
-from threading import RLock
 from typing import NamedTuple
 
 import torch
@@ -18,25 +15,16 @@ from torch.nn import functional as F
 from kinora.models.attention import Attention, FeedForward, SpaceTimeTransformer, TransformerBlock
 from kinora.models.resnet import ResBlock, SpaceTimeResBlock, across_time
 from kinora.runtime.attention import attend
+from kinora.runtime.sizes import counting, sizes_of
 
 __all__ = [
-    "PIECE",
     "Known",
     "Share",
     "Shifts",
-    "counting_for",
     "res_block",
     "space_time_res_block",
     "space_time_transformer",
 ]
-
-PIECE = {"cpu": 1 << 24, "cuda": 1 << 28, "mps": 1 << 26}
-"""Bytes of a transformer layer's inner values that exist at a time, by device.
-
-Twice as much is beyond what a CPU's C library keeps for the next piece, which then waits for fresh
-pages (12 % of a step at 128×192×14). A GPU wants products large enough to fill it.
-"""
-COUNTING = RLock()
 
 Share = float | Float[Tensor, ""]
 """Of one side in a blend. A tensor where blocks are compiled, which would be done anew for every
@@ -180,24 +168,10 @@ def _geglu(block: FeedForward, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     return block.proj_out(inner)
 
 
-@contextmanager
-def counting_for(device: str) -> Generator[None, None, None]:
-    """Within it, pieces on the meta device are as large as those on another, and the first of them
-    stands for all: what exists at most at a time is the same."""
-    with COUNTING:
-        PIECE["meta"] = PIECE[device]
-        try:
-            yield
-        finally:
-            del PIECE["meta"]
-
-
 def _pieces(x: Tensor, values: int) -> list[slice]:
-    """Rows of x by as many as PIECE allows for, where computing one takes so many values: pieces of
-    about one size, as kernels don't like a small rest."""
-    kind = x.device.type
-    limit = PIECE.get(kind, PIECE["cpu"])
-    count = math.ceil(len(x) * values * x.element_size() / limit)
+    """Rows of x by as many as the device takes at a time, where computing one takes so many values:
+    pieces of about one size, as kernels don't like a small rest."""
+    count = math.ceil(len(x) * values * x.element_size() / sizes_of(x.device).piece)
     step = math.ceil(len(x) / count)
-    end = step if kind == "meta" and kind in PIECE else len(x)
+    end = step if counting(x.device) else len(x)
     return [slice(start, start + step) for start in range(0, end, step)]

@@ -19,6 +19,7 @@ from kinora.models.resnet import ResBlock, SpaceTimeResBlock, across_time
 from kinora.models.vae import Decoder, Level
 from kinora.runtime.blocks import res_block
 from kinora.runtime.moments import Moments
+from kinora.runtime.sizes import counting, sizes_of
 from kinora.types import Frames, Latents
 
 __all__ = ["decode"]
@@ -26,21 +27,28 @@ __all__ = ["decode"]
 Within = Callable[[Tensor], Tensor]
 """What is done to one frame."""
 
-TILE = 32 << 20
-"""Bytes of a tile: large enough for the kernels, small beside a clip."""
+NORMED = 8
+"""Bytes of a tile for each value that is raised to fp32 at a time, to be normed."""
 
 
 @torch.no_grad()
-def decode(vae: VideoAutoencoder, latents: Latents, *, keep: int = 0) -> Frames:
+def decode(
+    vae: VideoAutoencoder, latents: Latents, *, keep: int = 0, tile: int | None = None
+) -> Frames:
     """The frames of whole clips; not clamped. Computes in the decoder's precision.
 
     keep: bytes that may be spent on results along time that are needed twice; what doesn't fit is
         computed twice.
+    tile: bytes of some rows of all frames that are computed along time together; as few
+        as the device takes when left out.
     """
-    return torch.stack([_decode_clip(vae, clip, keep) for clip in latents])
+    tile = tile or sizes_of(latents.device).tiles[-1]
+    return torch.stack([_decode_clip(vae, clip, keep, tile) for clip in latents])
 
 
-def _decode_clip(vae: VideoAutoencoder, latents: Float[Tensor, "t c h w"], keep: int) -> Tensor:
+def _decode_clip(
+    vae: VideoAutoencoder, latents: Float[Tensor, "t c h w"], keep: int, tile: int
+) -> Tensor:
     decoder = vae.decoder
     dtype = decoder.conv_in.weight.dtype
     latents = latents.to(dtype, memory_format=torch.channels_last)
@@ -50,7 +58,7 @@ def _decode_clip(vae: VideoAutoencoder, latents: Float[Tensor, "t c h w"], keep:
         if isinstance(part, SpaceTimeResBlock):
             waiting.append(_within(part.space))
             frames, waiting = _each(frames, waiting), []
-            _along_time(part, frames, keep)
+            _along_time(part, frames, keep, tile)
         else:
             waiting.append(_within(part))
     clip = torch.cat(_each(frames, waiting))
@@ -93,21 +101,21 @@ def _each(frames: list[Tensor], functions: list[Within]) -> list[Tensor]:
     return made
 
 
-def _along_time(block: SpaceTimeResBlock, frames: list[Tensor], keep: int) -> None:
+def _along_time(block: SpaceTimeResBlock, frames: list[Tensor], keep: int, tile: int) -> None:
     """The block along time and its blend, in place: frames + share · conv2(…conv1(…)).
 
     The blend of s and s + h is s + share · h.
     """
     time = block.time
-    first = Moments(time.norm1)
+    first = Moments(time.norm1, tile // NORMED)
     for frame in frames:
         first.add(frame)
-    tiles = _tiles(frames)
+    tiles = _tiles(frames, tile)
 
     def hidden(rows: slice) -> Float[Tensor, "1 c t n"]:
         return time.conv1(F.silu(first.normalise(_gather(frames, rows)), inplace=True))
 
-    second = Moments(time.norm2)
+    second = Moments(time.norm2, tile // NORMED)
     kept: dict[int, Tensor] = {}
     for rows in tiles:
         h = hidden(rows)
@@ -124,12 +132,14 @@ def _along_time(block: SpaceTimeResBlock, frames: list[Tensor], keep: int) -> No
             frame[0, :, rows] += part.view(frame[0, :, rows].shape)
 
 
-def _tiles(frames: list[Tensor]) -> list[slice]:
-    """Ranges of rows of about TILE bytes over all frames."""
+def _tiles(frames: list[Tensor], tile: int) -> list[slice]:
+    """Ranges of rows of about so many bytes over all frames; where memory is counted only, the
+    first two, as each lets go of the results of the one before."""
     height = frames[0].shape[2]
     row = len(frames) * frames[0].nbytes // height
-    step = max(1, TILE // row)
-    return [slice(start, min(start + step, height)) for start in range(0, height, step)]
+    step = max(1, tile // row)
+    end = min(2 * step, height) if counting(frames[0].device) else height
+    return [slice(start, min(start + step, height)) for start in range(0, end, step)]
 
 
 def _gather(frames: list[Tensor], rows: slice) -> Float[Tensor, "1 c t n"]:

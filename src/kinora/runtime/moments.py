@@ -4,10 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["Moments"]
+from kinora.runtime.sizes import counting, kind_of
 
-PIECE = 1 << 22
-"""Values that are raised to fp32 at a time."""
+__all__ = ["Moments"]
 
 
 class Moments:
@@ -17,22 +16,23 @@ class Moments:
     (Chan, Golub & LeVeque 1979)
     """
 
-    def __init__(self, norm: nn.GroupNorm) -> None:
+    def __init__(self, norm: nn.GroupNorm, piece: int) -> None:
+        """piece: values that are raised to fp32 at a time."""
         self.norm = norm
+        self.piece = piece
         self.count = 0
         self.mean = norm.weight.new_zeros(norm.num_groups, dtype=torch.float32)
         self.squares = torch.zeros_like(self.mean)
         """Sum of squared distances from the mean."""
 
     def add(self, x: Float[Tensor, "1 c y x"]) -> None:
-        for piece in torch.split(x, max(1, PIECE * x.shape[2] // x.numel()), dim=2):
-            self._add(piece.float())
+        pieces = torch.split(x, max(1, self.piece * x.shape[2] // x.numel()), dim=2)
+        for piece in pieces[:1] if counting(x.device) else pieces:
+            self._add(_readable(piece))
 
     def _add(self, x: Float[Tensor, "1 c y x"]) -> None:
         groups, (_, channels, height, width) = self.norm.num_groups, x.shape
         # The norm's own kernel, whose result is not wanted: it takes a tenth of var_mean's time.
-        # Only a CPU's reads channels last.
-        x = x if x.device.type in ("cpu", "meta") else x.contiguous()
         _, mean, spread = torch.native_group_norm(
             x, None, None, 1, channels, height * width, groups, 0.0
         )
@@ -49,3 +49,12 @@ class Moments:
         scale = spread * self.norm.weight.float()
         shift = self.norm.bias.float() - self.mean.repeat_interleave(each) * scale
         return torch.addcmul(shift[:, None, None], x.float(), scale[:, None, None]).to(x.dtype)
+
+
+def _readable(x: Tensor) -> Tensor:
+    """In fp32, in a layout that the norm's kernel reads: only a CPU's reads channels last."""
+    if kind_of(x.device) != "cpu":
+        return x.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
+    x = x.float()
+    whole = x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous()
+    return x if whole else x.contiguous()

@@ -1,6 +1,7 @@
 """How much memory a clip takes, and what to give up, in time alone, where that is too much."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -11,11 +12,11 @@ from kinora.amounts import say_bytes
 from kinora.config import ModelConfig
 from kinora.errors import DeviceError
 from kinora.models import ImageEncoder, VideoAutoencoder, VideoUNet
-from kinora.runtime.blocks import PIECE, counting_for
 from kinora.runtime.decoder import decode
 from kinora.runtime.footprint import footprint
 from kinora.runtime.quantised import is_quantised, quantised_bytes
-from kinora.runtime.streaming import passing
+from kinora.runtime.sizes import SIZES, TILE_WORK, counting_for
+from kinora.runtime.streaming import passing, pinned_bytes
 from kinora.runtime.unet import PreparedUNet
 from kinora.types import Condition
 from kinora.weights.load import precision
@@ -26,6 +27,10 @@ __all__ = ["Job", "MemoryPlan", "ample", "choose", "predict", "weights"]
 BASE: Final = {"cpu": 400 << 20, "cuda": 96 << 20, "mps": 96 << 20}
 """What is held besides: on a CPU by Python, torch's libraries and scratch of its kernels, on a GPU
 by its libraries' workspaces."""
+
+
+LOST: Final = 16
+"""One part in so many of a GPU's budget is not spent on what may be computed twice."""
 
 
 class Job(NamedTuple):
@@ -62,6 +67,10 @@ class MemoryPlan:
     """The UNet's blocks hold their weights one after the other."""
     keep: int = 0
     """Bytes of results that the decoder needs twice and may keep."""
+    tile: int = 0
+    """Bytes that the decoder computes along time together."""
+    host: int = 0
+    """Bytes of the host's memory that a GPU's streamed blocks come from, kept for later clips."""
 
     @property
     def peak(self) -> int:
@@ -75,10 +84,14 @@ class MemoryPlan:
             f"decoding {say_bytes(self.decoding)}"
         )
 
+    @property
+    def _origin(self) -> str:
+        return f" from {say_bytes(self.host)} of the host's memory" if self.host else ""
+
     def __str__(self) -> str:
         measures = [
             *(["networks in memory one after the other"] if self.turns else []),
-            *(["the UNet streamed block by block"] if self.streaming else []),
+            *([f"the UNet streamed block by block{self._origin}"] if self.streaming else []),
             *(["guidance's halves one after the other"] if self.apart else []),
         ]
         return (
@@ -97,10 +110,19 @@ WAYS: Final[tuple[dict[str, bool], ...]] = (
 """Ever less memory, ever more time."""
 
 
-def choose(job: Job, budget: int, *, reread: bool) -> MemoryPlan:
+def choose(
+    job: Job,
+    budget: int,
+    *,
+    reread: bool,
+    host: int = 1 << 62,
+    after: MemoryPlan | None = None,
+) -> MemoryPlan:
     """The quickest way that stays within the budget.
 
     budget: bytes. reread: whether weights can be let go of and read again.
+    host: bytes of the host's memory that a GPU's streamed blocks may be kept in.
+    after: a plan that turned out to take more than was counted: quicker ways are left out with it.
     Raises DeviceError, with the numbers, when there is none.
     """
     ways = [way for way in WAYS if reread or not way.get("turns")]
@@ -109,11 +131,24 @@ def choose(job: Job, budget: int, *, reread: bool) -> MemoryPlan:
     if not reread:
         ways.append({"apart": True})
     plans: list[MemoryPlan] = []
-    for way in ways:
+    for way in ways[_place(after, ways) :]:
         plan = predict(job, budget, **way)
-        if plan.peak <= budget:
+        if plan.peak <= budget and plan.host <= host:
             return plan
         plans.append(plan)
+    if not plans:
+        raise DeviceError(
+            f"out of memory: {job.frames} frames of {job.width}x{job.height} with "
+            f"{job.config.name} took more than the {say_bytes(after.peak if after else 0)} counted "
+            "for the way that takes least; lower --size or --frames, or use --dtype float16"
+        )
+    fitting = [plan for plan in plans if plan.peak <= budget]
+    if fitting:
+        raise DeviceError(
+            f"not enough memory in the host: to stream the UNet of {job.config.name} from it takes "
+            f"{say_bytes(fitting[0].host)}, and {say_bytes(host)} are free. Free some, "
+            "lower --size or --frames, or give --memory more"
+        )
     least = min(plans, key=lambda plan: plan.peak)
     raise DeviceError(
         f"not enough memory: {job.frames} frames of {job.width}x{job.height} with "
@@ -123,19 +158,30 @@ def choose(job: Job, budget: int, *, reread: bool) -> MemoryPlan:
     )
 
 
+def _place(after: MemoryPlan | None, ways: Sequence[dict[str, bool]]) -> int:
+    """Of the first way that takes less than a plan."""
+    if after is None:
+        return 0
+    taken = {name for name in ("turns", "apart", "streaming") if getattr(after, name)}
+    return next((i + 1 for i, way in enumerate(ways) if set(way) == taken), len(ways))
+
+
 def ample(job: Job, budget: int) -> bool:
     """Whether a budget is so large that nothing needs to be counted.
 
     Counting takes some tenths of a second. The UNet needs about 10 times its widest features of
     all frames (counted by `predict`) and its pieces, the decoder those of all frames and 4 more of
-    one.
+    one, and on a GPU its larger tiles.
     """
     unet, vae = job.config.unet, job.config.vae
     pixels = job.clips * job.height * job.width
     rows = pixels // vae.factor**2 * job.frames * (1 + job.guided)
+    piece, tiles = SIZES[job.device]
+    larger = TILE_WORK * (tiles[0] - tiles[-1])
+    decoded = pixels * vae.channels[0]
     work = max(
-        20 * rows * unet.channels[0] * job.dtype.itemsize + 3 * PIECE[job.device],
-        pixels * vae.channels[0] * max(job.vae_dtype.itemsize * (2 * job.frames + 12), 4 * 10),
+        20 * rows * unet.channels[0] * job.dtype.itemsize + 3 * piece,
+        decoded * max(job.vae_dtype.itemsize * (2 * job.frames + 12), 4 * 10) + larger,
     )
     return BASE[job.device] + sum(weights(job, name) for name in NETWORKS) + work <= budget
 
@@ -153,13 +199,17 @@ def predict(
     encoding = others + _encoding(job.config, job.clips, job.width, job.height)
     rows = halves * job.clips
     sampling = others + _sampling(job.config, job.dtype, job.device, rows, *shape)
-    decoding = others + _decoding(job.config, job.vae_dtype, *shape) + _pictures(job)
+    decoding = others + _pictures(job)
     if turns:
         encoding += max(image_encoder, vae)
         sampling += running
         decoding += vae
+    tile, work = _tiled(job, budget - decoding)
+    decoding += work
     twice = job.frames * job.width * job.height * job.config.vae.channels[0]
-    keep = max(0, min(budget - decoding, twice * job.vae_dtype.itemsize))
+    # Where torch's allocator holds to the budget, some is lost between what is in use.
+    room = budget - decoding - (budget // LOST if job.device == "cuda" else 0)
+    keep = max(0, min(room, twice * job.vae_dtype.itemsize))
     return MemoryPlan(
         budget=budget,
         encoding=encoding,
@@ -169,6 +219,8 @@ def predict(
         apart=apart,
         streaming=streaming,
         keep=keep,
+        tile=tile,
+        host=_pinned(job.config, job.dtype) if streaming and job.device == "cuda" else 0,
     )
 
 
@@ -224,23 +276,50 @@ def _sampling(
     return work + 6 * latents.nbytes  # the sampler's own
 
 
+def _tiled(job: Job, room: int) -> tuple[int, int]:
+    """The largest of the decoder's tiles with which its work fits, else the smallest; and what the
+    work takes then."""
+    tiles = SIZES[job.device].tiles
+    shape = (job.frames, job.width, job.height)
+    for tile in tiles:
+        work = _decoding(job.config, job.vae_dtype, job.device, tile, *shape)
+        if work <= room or tile == tiles[-1]:
+            return tile, work
+    raise AssertionError("there is a smallest tile")
+
+
+FEW: Final = 5
+"""Frames that the decoder is followed through at most."""
+
+
 @lru_cache
 @torch.no_grad()
-def _decoding(config: ModelConfig, dtype: torch.dtype, frames: int, width: int, height: int) -> int:
-    """Of one clip, the others' turns coming later; from the third frame on, each takes as much."""
+def _decoding(
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: str,
+    tile: int,
+    frames: int,
+    width: int,
+    height: int,
+) -> int:
+    """Of one clip, the others' turns coming later. As soon as a clip is two tiles, each further
+    frame takes as much; where that needs more than FEW frames, too much is counted."""
+    frame = width * height * config.vae.channels[0] * dtype.itemsize
+    few = max(3, min(FEW, math.ceil(2 * tile / frame) + 1))
     sides = (height // config.vae.factor, width // config.vae.factor)
-    with torch.device("meta"):
+    with torch.device("meta"), counting_for(device):
         vae = VideoAutoencoder(config.vae)
         vae.decoder.to(dtype)
 
         def work(count: int) -> int:
             latents = torch.empty(1, count, config.vae.latent_channels, *sides)
-            return footprint(lambda: decode(vae, latents))
+            return footprint(lambda: decode(vae, latents, tile=tile))
 
-        if frames <= 3:
+        if frames <= few:
             return work(frames)
-        two, three = work(2), work(3)
-    return three + (frames - 3) * (three - two)
+        before, last = work(few - 1), work(few)
+    return last + (frames - few) * (last - before)
 
 
 @lru_cache
@@ -250,6 +329,13 @@ def _streamed_weights(config: ModelConfig, dtype: torch.dtype) -> int:
     blocks = [sum(p.nbytes for p in passing(block)) for block in prepared.blocks()]
     staying = sum(p.nbytes for p in prepared.parameters()) - sum(blocks)
     return staying + max(map(sum, zip(blocks, [*blocks[1:], blocks[0]], strict=True)))
+
+
+@lru_cache
+def _pinned(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes of the host's memory that all streamed blocks are copied to."""
+    blocks = _meta_unet(config, dtype).blocks()
+    return sum(pinned_bytes(p.nbytes) for block in blocks for p in passing(block))
 
 
 def _meta_unet(config: ModelConfig, dtype: torch.dtype) -> PreparedUNet:

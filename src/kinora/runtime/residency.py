@@ -4,7 +4,7 @@ import atexit
 from collections import Counter
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import Event, Thread
 from typing import cast
 
@@ -13,10 +13,10 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from kinora.errors import DeviceError
-from kinora.runtime.memory import free_memory, trim
+from kinora.runtime.memory import free_memory, limited, release, trim
 from kinora.runtime.packed import bytes_of, pack_when_used, unpack
 from kinora.runtime.plan import Job, MemoryPlan, ample, choose
-from kinora.runtime.streaming import streamed
+from kinora.runtime.streaming import Pinned, streamed
 from kinora.runtime.unet import PreparedUNet
 from kinora.weights import Networks
 from kinora.weights.load import Source
@@ -64,6 +64,14 @@ class Residency:
         """What a thread is still loading."""
         self.holders: Counter[str] = Counter()
         """How many are within `hold` of each network."""
+        self.plans: dict[Job, MemoryPlan] = {}
+        """The latest of each job for which memory was counted or ran out."""
+        self.outgrown: dict[Job, MemoryPlan] = {}
+        """Plans that took more memory than was counted."""
+        self.others = 0
+        """Bytes that others held through torch on the GPU when a plan was made."""
+        self.pinned = Pinned()
+        """What the UNet's blocks are streamed from to a GPU; kept for later clips."""
         self.packing: list[RemovableHandle] = []
         if not compiled and self.source is not None and self.source.device.type == "cpu":
             names = {p: f"unet.{name}" for name, p in networks.unet.named_parameters()}
@@ -89,16 +97,30 @@ class Residency:
         """Bytes that may be held."""
         return self.held + free_memory(self.device) if self.limit is None else self.limit
 
-    def arrange(self, job: Job) -> MemoryPlan | None:
+    def limited(self) -> AbstractContextManager[None]:
+        """Within it, torch holds no more than the limit on a GPU, besides what others held."""
+        return limited(self.device, None if self.limit is None else self.limit + self.others)
+
+    def arrange(self, job: Job, *, again: bool = False) -> MemoryPlan | None:
         """Plan how a job stays within the budget, and follow that; None where there is plenty.
 
+        again: memory ran out under the latest plan; one that takes less is made, now and for every
+            later job of the kind.
         Raises DeviceError when there is too little, whatever is done.
         """
-        budget = self.budget
-        if self.limit is None and ample(job, budget):
+        if again:
+            self.outgrown[job] = self.plans.pop(job, None) or MemoryPlan(budget=self.budget)
+            release(self.device)
+        if self.device.type == "cuda":
+            self.others = max(0, torch.cuda.memory_allocated(self.device) - self.held)
+        budget, after = self.budget, self.outgrown.get(job)
+        if after is None and self.limit is None and ample(job, budget):
             self.follow(turns=False, streaming=False)
             return None
-        plan = choose(job, budget, reread=self.source is not None and not self.compiled)
+        host = free_memory(torch.device("cpu")) + self.pinned.held
+        reread = self.source is not None and not self.compiled
+        plan = choose(job, budget, reread=reread, host=host, after=after)
+        self.plans[job] = plan
         self.follow(turns=plan.turns, streaming=plan.streaming)
         return plan
 
@@ -107,6 +129,8 @@ class Residency:
         if self.source is None:
             return
         self.turns, self.streaming = turns, streaming
+        if not streaming and not self.holders["unet"]:
+            self.pinned.clear()
         if turns:
             for name in NAMES:
                 self._wait(name)
@@ -162,7 +186,7 @@ class Residency:
                     raise DeviceError(
                         "the UNet is streamed for another clip: finish or close that one first"
                     )
-                stack.enter_context(streamed(self.unet, self.networks.unet, source))
+                stack.enter_context(streamed(self.unet, self.networks.unet, source, self.pinned))
             else:
                 source.fill(name, self._module(name))
             yield

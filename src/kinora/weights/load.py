@@ -60,14 +60,18 @@ class Source(NamedTuple):
         checkpoint.forget(name)
         return loaded
 
+    def prepared(self, name: str, device: torch.device | None = None) -> Tensor:
+        """A tensor as a network is given it: loaded, and quantised where that was asked for."""
+        value = self.read(name, device)
+        return self.prepare(name, value) if self.prepare else value
+
     def fill(self, network: str, module: nn.Module, stop: Event | None = None) -> None:
         """Give values to those parameters of a network that have none, until told to stop."""
         for name, parameter in module.named_parameters():
             if stop is not None and stop.is_set():
                 return
             if parameter.is_meta:
-                value = self.read(f"{network}.{name}")
-                put(parameter, self.prepare(f"{network}.{name}", value) if self.prepare else value)
+                put(parameter, self.prepared(f"{network}.{name}"))
 
     def clear(self, network: str, module: nn.Module) -> None:
         """Take the values from all parameters of a network, and let go of their memory."""
