@@ -23,6 +23,7 @@ from kinora.cli import app, check, main
 from kinora.clip import Clip
 from kinora.config import NANO, TINY
 from kinora.device import DTYPES
+from kinora.media import photo
 from kinora.media.video import DEFAULT_QUALITY
 from kinora.train import Report, UNetTraining, VAETraining
 from kinora.weights.variants import PUBLISHED
@@ -155,6 +156,23 @@ def test_seeds_count_up_and_are_the_same_clips_alone(
     assert recipes[0] == recipes[1] == lines[3]["recipe"]
     clips = [Clip.open(name).frames for name in ("alone.mp4", "out/b-2.mp4")]
     assert np.array_equal(*clips)
+
+
+def test_a_photo_of_several_seeds_is_read_once(
+    kinora: Kinora, folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, names = photo._read, list[str]()
+
+    def counted(path: Path) -> bytes:
+        names.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(photo, "_read", counted)
+    write_photo(folder / "cat.png")
+    asked = ("--model", model, "--steps", 1, "--seeds", 3, "-o", "out")
+    assert kinora("animate", "cat.png", *asked).code == 0
+    assert names == ["cat.png"]
+    assert len(list((folder / "out").iterdir())) == 3
 
 
 def test_a_seed_left_out_is_drawn_for_each_photo(kinora: Kinora, folder: Path, model: Path) -> None:

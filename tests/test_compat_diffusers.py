@@ -1,5 +1,6 @@
 """Programs written for diffusers run through our door and get diffusers' frames."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kinora.compat.diffusers import (
     load_image,
 )
 from kinora.errors import CheckpointError, KinoraWarning, MediaError, RequestError
+from kinora.media import photo as media_photo
 from kinora.media import read_video
 from tests import parity
 from tests.checkpoints import write_own
@@ -217,6 +219,34 @@ def test_several_clips_of_several_photos_each_show_their_own(
     for index, clip in enumerate(together):
         single = alone(ours, photos[index // 2], latents=noise[index : index + 1], **quiet)[0]
         assert np.abs(clip - single).max() < 1 / 255
+
+
+def test_several_clips_of_one_photo_read_and_encode_it_once(
+    ours: StableVideoDiffusionPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def counting(name: str, function: Any) -> Any:  # noqa: ANN401
+        def counted(*arguments: Any) -> Any:  # noqa: ANN401
+            calls[name] += 1
+            return function(*arguments)
+
+        return counted
+
+    photo().save(tmp_path / "photo.png")
+    path = str(tmp_path / "photo.png")
+    networks = ours.pipeline
+    embed = networks.image_encoder.forward
+    expected = alone(ours, photo(), generator=seeded(1))
+    for module, name in ((media_photo, "_read"), (networks.vae, "encode")):
+        monkeypatch.setattr(module, name, counting(name, getattr(module, name)))
+    monkeypatch.setattr(networks.image_encoder, "forward", counting("embed", embed))
+    listed = alone(ours, [path] * 3, generator=[seeded(1), seeded(2), seeded(3)])
+    assert calls == {"_read": 1, "embed": 1, "encode": 3}, "each clip has its own noise"
+    assert np.abs(listed[0] - expected[0]).max() < 1 / 255
+    calls.clear()
+    alone(ours, path, num_videos_per_prompt=3, generator=seeded(1))
+    assert calls == {"_read": 1, "embed": 1, "encode": 1}
 
 
 def test_chunks_never_cross_from_clip_to_clip(ours: StableVideoDiffusionPipeline) -> None:

@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("types", "device", "amounts", "spelled"),
     ("config", "pixels"),
     ("request", "models", "diffusion", "media", "synthetic"),
-    ("weights", "clip", "noise"),
+    ("weights", "clip", "noise", "photo_cache"),
     ("runtime", "finite"),
     ("events", "steps"),
     ("pipeline",),

@@ -1,18 +1,25 @@
 """Laws of the pipeline, on a tiny random model."""
 
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import kinora
+from kinora import photo_cache
 from kinora.config import TINY
 from kinora.device import pick_device, pick_dtype
 from kinora.errors import CheckpointError, DeviceError, KinoraWarning, RequestError
 from kinora.events import Decoded, Done, Encoded, Sampled
+from kinora.media import photo
 from kinora.noise import Draws
+from kinora.photo_cache import PhotoCache
 from kinora.pipeline import Pipeline
 from kinora.pixels import quantise
 from kinora.request import QUALITIES, SAMPLERS, SCHEDULES, Request
@@ -49,6 +56,62 @@ def test_the_same_seed_gives_the_same_clip(pipe: Pipeline) -> None:
     first, again, other = (pipe.animate(WIDE, seed=seed).frames for seed in (5, 5, 6))
     assert (first == again).all()
     assert not near(first, other)
+
+
+class Counted:
+    """How often photos are read from files, fitted and encoded."""
+
+    def __init__(self, pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: Counter[str] = Counter()
+        for module, name in ((photo, "_read"), (photo_cache, "fit"), (pipe.vae, "encode")):
+            monkeypatch.setattr(module, name, self.counting(name, getattr(module, name)))
+        embed = self.counting("embed", pipe.image_encoder.forward)
+        monkeypatch.setattr(pipe.image_encoder, "forward", embed)
+
+    def counting(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:  # noqa: ANN401
+            self.calls[name] += 1
+            return function(*arguments)
+
+        return counted
+
+    def since(self) -> dict[str, int]:
+        """The calls since this was last asked."""
+        calls, self.calls = dict(self.calls), Counter()
+        return calls
+
+
+@pytest.mark.parametrize(
+    ("noise_aug", "encoded"), [(0.0, 1), (0.3, 3)], ids=["no noise", "each seed its own noise"]
+)
+def test_several_clips_of_one_photo_read_fit_and_encode_it_once(
+    pipe: Pipeline,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    noise_aug: float,
+    encoded: int,
+) -> None:
+    Image.fromarray(WIDE).save(tmp_path / "photo.png")
+    requests = [
+        Request(image=tmp_path / "photo.png", seed=seed, noise_aug=noise_aug) for seed in (1, 2, 3)
+    ]
+    alone = [pipe.animate_batch([request])[0].frames for request in requests]
+    counted = Counted(pipe, monkeypatch)
+    together = pipe.animate_batch(requests)
+    once = {"_read": 1, "fit": 1, "embed": 1}
+    assert counted.since() == {**once, "encode": encoded}
+    assert all(near(a, clip.frames) for a, clip in zip(alone, together, strict=True))
+
+    cache = PhotoCache()  # one after the other, as the command line makes them
+    for expected, request in zip(alone, requests, strict=True):
+        *_, done = pipe.stream(request, cache=cache)
+        assert isinstance(done, Done)
+        assert (done.clips[0].frames == expected).all()
+    assert counted.since() == {**once, "encode": encoded}
+
+    other = Request(image=OTHER, seed=1, noise_aug=noise_aug, size=(64, 32))
+    pipe.animate_batch([replace(requests[0], size=(64, 32)), other])
+    assert counted.since() == {"_read": 1, "fit": 2, "embed": 2, "encode": 2}
 
 
 def test_noise_is_drawn_pixels_first_in_fp32_on_the_cpu() -> None:

@@ -13,8 +13,8 @@ from kinora.clip import Clip
 from kinora.diffusion import ALWAYS
 from kinora.errors import KinoraWarning, ran_out_of_memory
 from kinora.events import Decoded, Done, Encoded, Event, Planned, Sampled
-from kinora.media import fit, load_photo
 from kinora.noise import Draws
+from kinora.photo_cache import PhotoCache
 from kinora.pixels import quantise, to_pixels
 from kinora.request import Photo, Plan, Request, agree, draw_seed
 from kinora.runtime import Job, Journal
@@ -78,7 +78,11 @@ class Pipeline(Steps):
         raise AssertionError("a stream ends with Done")
 
     def stream(
-        self, requests: Request | Sequence[Request], journal: Journal | None = None
+        self,
+        requests: Request | Sequence[Request],
+        journal: Journal | None = None,
+        *,
+        cache: PhotoCache | None = None,
     ) -> Iterator[Event]:
         """Make clips and tell of every step. Closing the generator cancels at once.
 
@@ -86,6 +90,8 @@ class Pipeline(Steps):
         seed, motion, fps, noise_aug and guidance may differ, and don't disturb one another.
         journal: keeps what has been computed; given again, the same requests go on from there and
             come to the same clips.
+        cache: given for several calls, what they have in common of their photos is read and encoded
+            once; within one call it always is.
         Where memory runs out although it was planned for, the clips are begun again with a plan
         that takes less, once: `Planned` and all that follows are told anew.
         Raises RequestError and MediaError; NotFiniteError when a network's output is NaN or
@@ -94,10 +100,11 @@ class Pipeline(Steps):
         asked = _requests(requests)
         if journal is not None:
             expect("journal", journal, Journal, "an object with the methods of Journal")
+        cache = cache or PhotoCache()
         # Drawn here, so that clips that are begun again are the same ones.
         asked = [replace(r, seed=draw_seed()) if r.seed is None else r for r in asked]
         try:
-            yield from self._attempt(asked, journal)
+            yield from self._attempt(asked, journal, cache)
             return
         except Exception as error:
             if not ran_out_of_memory(error):
@@ -109,13 +116,18 @@ class Pipeline(Steps):
             KinoraWarning,
             stacklevel=2,
         )
-        yield from self._attempt(asked, journal, again=True)
+        yield from self._attempt(asked, journal, cache, again=True)
 
     def _attempt(
-        self, asked: Sequence[Request], journal: Journal | None, *, again: bool = False
+        self,
+        asked: Sequence[Request],
+        journal: Journal | None,
+        cache: PhotoCache,
+        *,
+        again: bool = False,
     ) -> Iterator[Event]:
         """again: memory ran out at the first attempt."""
-        photos = [load_photo(request.image) for request in asked]
+        photos = cache.read([request.image for request in asked])
         plans = [
             request.resolved(self.config, photo.size)
             for request, photo in zip(asked, photos, strict=True)
@@ -133,11 +145,12 @@ class Pipeline(Steps):
         condition = None if journal is None else journal.condition()
         if condition is None:
             condition = self.encode(
-                to_pixels([fit(p, shared.size, shared.fit) for p in photos]),
+                to_pixels(cache.fitted(photos, shared.size, shared.fit)),
                 fps=torch.tensor([float(plan.fps) for plan in plans]),
                 motion=torch.tensor([float(plan.motion) for plan in plans]),
                 noise_aug=torch.tensor([plan.noise_aug for plan in plans]),
                 pixel_noise=pixel_noise,
+                cache=cache,
             )
             if journal is not None:
                 journal.keep_condition(condition)

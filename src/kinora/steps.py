@@ -1,6 +1,6 @@
 """A loaded model at work: encode, sample, decode."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import inf
@@ -13,6 +13,7 @@ from torch import Tensor
 from kinora.arguments import as_choice, as_integer, as_number, as_pair, expect
 from kinora.diffusion import ALWAYS, SAMPLERS, SCHEDULES, STOCHASTIC, Noise, guided
 from kinora.finite import require_finite
+from kinora.photo_cache import PhotoCache
 from kinora.pixels import quantise
 from kinora.runtime import (
     Fp32,
@@ -115,6 +116,7 @@ class Steps:
         noise_aug: PerClip,
         pixel_noise: Images,
         context: Float[Tensor, "b 1 d"] | None = None,
+        cache: PhotoCache | None = None,
     ) -> Condition:
         """What the UNet is told of each photo.
 
@@ -122,6 +124,7 @@ class Steps:
         noise_aug · pixel_noise added, in fp32.
         fps: as the viewer sees them; the model is told one less.
         context: the image encoder's embedding, where it is to be of other pictures than `images`.
+        cache: holds the encodings of earlier calls; equal pictures of one call always share theirs.
         Raises NotFiniteError when an encoder's output is not finite.
         """
         expect_tensor("images", images, "b 3 height width")
@@ -130,24 +133,31 @@ class Steps:
             expect_tensor(name, value, "b")
         if context is not None:
             expect_tensor("context", context, "b n d")
+        cache = cache or PhotoCache()
         images = images.to(self.device)
         noise_aug = noise_aug.to(self.device)
         noisy = images + noise_aug[:, None, None, None] * pixel_noise.to(self.device)
-        with self.residency.hold("vae"), self.computing():
-            moments = torch.cat([self.vae.encode(image) for image in torch.split(noisy, 1)])
+        moments = torch.cat(cache.encode("vae", torch.split(noisy, 1), self._encode_vae))
         if context is None:
-            with self.residency.hold("image_encoder"), self.computing():
-                embedding = self.image_encoder(images)
-        else:
-            embedding = context
+            context = torch.cat(cache.encode("image", torch.split(images, 1), self.embed))
         mean = moments.chunk(2, dim=1)[0]
         require_finite(mean, "the VAE encoder's output", moments.dtype)
-        require_finite(embedding, "the image encoder's output", self.dtype)
+        require_finite(context, "the image encoder's output", self.dtype)
         return Condition(
             image=mean[:, None],
-            context=embedding,
+            context=context,
             vector=torch.stack([fps.to(self.device) - 1, motion.to(self.device), noise_aug], dim=1),
         )
+
+    def _encode_vae(self, images: list[Images]) -> list[Tensor]:
+        with self.residency.hold("vae"), self.computing():
+            return [self.vae.encode(image) for image in images]
+
+    @torch.no_grad()
+    def embed(self, images: Sequence[Images]) -> list[Tensor]:
+        """The image encoder's embeddings of pictures in [-1, 1], which may differ in size."""
+        with self.residency.hold("image_encoder"), self.computing():
+            return [self.image_encoder(image) for image in images]
 
     def sample(
         self,

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kinora.cli import options
 from kinora.cli.chosen import Chosen
@@ -15,6 +16,9 @@ from kinora.cli.session import out_of_memory
 from kinora.config import known_config
 from kinora.request import Request, draw_seed
 from kinora.spelled import parse_count, parse_fields
+
+if TYPE_CHECKING:
+    from kinora.photo_cache import PhotoCache
 
 __all__ = ["animate"]
 
@@ -101,7 +105,7 @@ def animate(
     file_quality = parse_count("video_quality", video_quality, 10)
     printing = Printing(json, on_terminal() and not quiet, quiet, file_quality, yes)
     jobs = plan(asked, find_photos(photos), count, output, overwrite=yes)
-    check_photos(asked, [job.photo for job in jobs[::count]], model)
+    cache = check_photos(asked, [job.photo for job in jobs[::count]], model)
     if printing.bars:
         remark(f"Loading {model}")
     else:
@@ -112,7 +116,7 @@ def animate(
         loaded = chosen.load(wait=False)
         if compiled and not quiet:
             remark("Compiling: the first step at each size takes minutes, once")
-        make_clips(loaded, jobs, printing)
+        make_clips(loaded, jobs, printing, cache)
 
 
 def plan(
@@ -137,15 +141,17 @@ def variations(request: Request, seeds: int) -> list[Request]:
     return [replace(request, seed=first + number) for number in range(seeds)]
 
 
-def check_photos(asked: Request, photos: Sequence[Path], model: str) -> None:
+def check_photos(asked: Request, photos: Sequence[Path], model: str) -> "PhotoCache":
     """Read every photo, and for a known model see whether it can make the size.
 
+    Returns the last photo as it was read, so that a single one is not read again.
     Raises MediaError or RequestError.
     """
-    from kinora.media import load_photo
+    from kinora.photo_cache import PhotoCache
 
-    config = known_config(model)
-    for photo in photos:
-        size = load_photo(photo).size
+    config, cache = known_config(model), PhotoCache()
+    for path in photos:
+        (photo,) = cache.read([path])
         if config is not None:
-            asked.resolved(config, size)
+            asked.resolved(config, photo.size)
+    return cache

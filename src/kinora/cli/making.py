@@ -11,14 +11,20 @@ from kinora.cli.job import Job, Printing
 from kinora.cli.say import remark, result
 from kinora.clip import Clip
 from kinora.events import Decoded, Done, Encoded, Planned, Sampled
+from kinora.photo_cache import PhotoCache
 from kinora.pipeline import Pipeline
 
 __all__ = ["make_clips"]
 
 
-def make_clips(pipeline: Pipeline, jobs: Sequence[Job], printing: Printing) -> None:
+def make_clips(
+    pipeline: Pipeline, jobs: Sequence[Job], printing: Printing, cache: PhotoCache
+) -> None:
     """Make the clips one after the other, which a seed's result doesn't depend on, and save each
-    as soon as it is there."""
+    as soon as it is there.
+
+    cache: what has been read; the clips of one photo share its encodings.
+    """
     said: set[str] = set()
 
     def say(text: str) -> None:
@@ -29,7 +35,7 @@ def make_clips(pipeline: Pipeline, jobs: Sequence[Job], printing: Printing) -> N
     with display(shown=printing.bars, clips=len(jobs)) as tell:
         for job in jobs:
             started = time.perf_counter()
-            clip = make(pipeline, job, tell, say)
+            clip = make(pipeline, job, tell, say, cache)
             tell(f"saving {job.photo.name}", 0, 0)
             if job.place.named:
                 path = clip.save(
@@ -42,11 +48,13 @@ def make_clips(pipeline: Pipeline, jobs: Sequence[Job], printing: Printing) -> N
             show(path, job, clip, time.perf_counter() - started, printing)
 
 
-def make(pipeline: Pipeline, job: Job, tell: Tell, say: Callable[[str], None]) -> Clip:
+def make(
+    pipeline: Pipeline, job: Job, tell: Tell, say: Callable[[str], None], cache: PhotoCache
+) -> Clip:
     """Make one clip, telling of every step, and saying how memory is kept within bounds."""
 
     tell(f"encoding {job.photo.name}", 0, 0)
-    for event in pipeline.stream(job.request):
+    for event in pipeline.stream(job.request, cache=cache):
         match event:
             case Planned(memory=memory):
                 say(f"Memory: {memory}")

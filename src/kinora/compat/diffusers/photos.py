@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from kinora.compat.pictures import opened
 from kinora.errors import RequestError
-from kinora.media import Photo, fit
+from kinora.media import Photo
+from kinora.photo_cache import PhotoCache
 from kinora.pixels import to_pixels
 
 __all__ = ["Photos", "read_photos"]
@@ -30,26 +30,33 @@ class Photos(NamedTuple):
     """For the autoencoder: stretched to the size of the clip."""
 
 
-def read_photos(image: Photo | Tensor | Sequence[Photo | Tensor], size: tuple[int, int]) -> Photos:
+def read_photos(
+    image: Photo | Tensor | Sequence[Photo | Tensor], size: tuple[int, int], cache: PhotoCache
+) -> Photos:
     """Read what diffusers takes as `image`.
 
     image: a PIL image, a tensor [3, h, w] or [b, 3, h, w], or a list of either; also whatever else
         Kinora takes for a photo. Tensors are in [0, 1], or in [-1, 1] if anything in one is
         negative.
     size: width and height of the clip.
+    cache: reads each photo once, however often it is in the list.
     """
     items: list[Photo | Tensor] = [*image] if isinstance(image, list | tuple) else [image]  # pyright: ignore[reportAssignmentType]  (a Sequence that is a photo is bytes)
-    pairs = [pair for item in items for pair in _pairs(item, size)]
-    if not pairs:
+    pictures = cache.read([item for item in items if not isinstance(item, Tensor)])
+    pairs = zip(pictures, cache.fitted(pictures, size, "stretch"), strict=True)
+    seen: list[Pixels] = []
+    fitted: list[Pixels] = []
+    for item in items:
+        if isinstance(item, Tensor):
+            seen += torch.split(_from_tensor(item), 1)
+            fitted += [_stretched(pixels, size) for pixels in seen[len(fitted) :]]
+        else:
+            photo, stretched = next(pairs)
+            seen.append(to_pixels([np.asarray(photo)]))
+            fitted.append(to_pixels([stretched]))
+    if not seen:
         raise RequestError("no image: at least one photo is needed")
-    return Photos([seen for seen, _ in pairs], torch.cat([fitted for _, fitted in pairs]))
-
-
-def _pairs(item: Photo | Tensor, size: tuple[int, int]) -> list[tuple[Pixels, Pixels]]:
-    if isinstance(item, Tensor):
-        return [(pixels[None], _stretched(pixels[None], size)) for pixels in _from_tensor(item)]
-    photo = opened(item)
-    return [(to_pixels([np.asarray(photo)]), to_pixels([fit(photo, size, "stretch")]))]
+    return Photos(seen, torch.cat(fitted))
 
 
 def _from_tensor(tensor: Float[Tensor, "..."]) -> Pixels:

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from kinora.compat.diffusers.call import Call, Number, checked
 from kinora.compat.diffusers.noise import Noise
 from kinora.compat.diffusers.photos import Photos, read_photos
-from kinora.compat.pictures import as_pictures
+from kinora.compat.pictures import as_pictures, opened
 from kinora.compat.place import dtype_name, place
 from kinora.device import pick_device
 from kinora.diffusion import euler, guided
@@ -23,6 +23,7 @@ from kinora.errors import RequestError
 from kinora.loading import load
 from kinora.media import Photo
 from kinora.models import VideoUNet
+from kinora.photo_cache import PhotoCache
 from kinora.pipeline import Pipeline
 from kinora.pixels import quantise
 from kinora.runtime import PreparedUNet
@@ -232,19 +233,20 @@ class StableVideoDiffusionPipeline:
             raise RequestError(
                 f"callback_on_step_end_tensor_inputs {unknown}: a callback can see latents only"
             )
-        photos = read_photos(image, call.plan.size)
+        cache = PhotoCache(opened)
+        photos = read_photos(image, call.plan.size, cache)
         count = len(photos.seen)
         noise = Noise(generator, count, count * call.videos, self.device)
-        condition = self._encode(call, photos, noise)
+        condition = self._encode(call, photos, noise, cache)
         start = self._start(call, noise, latents)
         result = self._sample(call, condition, start, callback_on_step_end)
         frames = self._output(call, noise, result)
         return StableVideoDiffusionPipelineOutput(frames) if return_dict else frames
 
-    def _encode(self, call: Call, photos: Photos, noise: Noise) -> Condition:
+    def _encode(self, call: Call, photos: Photos, noise: Noise, cache: PhotoCache) -> Condition:
         """One condition a clip: all clips of the first photo, then all of the second."""
         pipeline, count = self.pipeline, len(photos.seen)
-        context = [pipeline.image_encoder(photo.to(self.device)) for photo in photos.seen]
+        seen = [photo.to(self.device) for photo in photos.seen]
         width, height = call.plan.size
         condition = pipeline.encode(
             photos.fitted,
@@ -252,7 +254,8 @@ class StableVideoDiffusionPipeline:
             motion=torch.full((count,), float(call.motion)),
             noise_aug=torch.full((count,), float(call.noise_aug)),
             pixel_noise=noise.pixels(height, width),
-            context=torch.cat(context),
+            context=torch.cat(cache.encode("image", seen, pipeline.embed)),
+            cache=cache,
         )
         return Condition(*(part.repeat_interleave(call.videos, dim=0) for part in condition))
 
