@@ -10,9 +10,12 @@ from torch import nn
 from torch.nn import functional as F
 
 import kinora
+from kinora.compat.diffusers import StableVideoDiffusionPipeline
 from kinora.config import NANO, SVD_XT, TINY
 from kinora.errors import DeviceError
+from kinora.events import Sampled
 from kinora.models import VideoUNet
+from kinora.request import Request
 from kinora.runtime import PreparedUNet, packed, quantised, quantiser
 from kinora.runtime.packed import Packed, bytes_of, pack_when_used, unpack
 from kinora.runtime.plan import Job, choose, predict, weights
@@ -92,6 +95,54 @@ def test_a_pipeline_packs_and_what_it_hands_over_is_plain(file: Path, tmp_path: 
     assert not any(isinstance(p, Packed) for p in unet.parameters())
     pipeline.animate(PHOTO, steps=1, seed=0)
     assert not any(isinstance(p, Packed) for p in unet.parameters()), "they are someone else's now"
+
+
+def packed_layers(pipeline: kinora.Pipeline) -> int:
+    return sum(isinstance(p, Packed) for p in pipeline.networks.unet.parameters())
+
+
+@needs_onednn
+def test_moving_packed_networks_to_where_they_are_changes_nothing(file: Path) -> None:
+    pipe = StableVideoDiffusionPipeline(kinora.load(file, device="cpu"))
+    pipeline = pipe.pipeline
+    before = pipeline.animate(PHOTO, steps=1, seed=0).frames
+    count = packed_layers(pipeline)
+    assert count > 50
+    weights = [p.data_ptr() for p in pipeline.networks.vae.parameters()]
+    pipe.to("cpu").to(torch.float32).to("cpu", torch.float32)
+    assert packed_layers(pipeline) == count
+    assert weights == [p.data_ptr() for p in pipeline.networks.vae.parameters()]
+    assert np.array_equal(before, pipeline.animate(PHOTO, steps=1, seed=0).frames)
+
+
+@needs_onednn
+@pytest.mark.parametrize("memory", [None, "450MiB"])
+def test_networks_that_were_moved_and_came_back_are_packed_and_the_same(
+    file: Path, memory: str | None
+) -> None:
+    pipe = StableVideoDiffusionPipeline(kinora.load(file, device="cpu", memory=memory))
+    pipeline = pipe.pipeline
+    before = pipeline.animate(PHOTO, steps=1, seed=0).frames
+    pipe.to(torch.bfloat16)
+    half = pipeline.animate(PHOTO, steps=1, seed=0).frames
+    assert pipe.dtype == torch.bfloat16
+    assert pipeline.vae.quant_conv.weight.dtype == torch.float32
+    assert packed_layers(pipeline) == 0
+    assert not np.array_equal(before, half)
+    direct = kinora.load(file, device="cpu", dtype="bfloat16").animate(PHOTO, steps=1, seed=0)
+    assert np.array_equal(half, direct.frames), "as if it had been loaded so"
+    pipe.to(torch.float32)
+    assert np.array_equal(before, pipeline.animate(PHOTO, steps=1, seed=0).frames), "nothing lost"
+    assert memory or packed_layers(pipeline) > 50
+
+
+def test_networks_at_work_are_not_moved(file: Path) -> None:
+    pipeline = kinora.load(file, device="cpu")
+    for event in pipeline.stream(Request(image=PHOTO, steps=2)):
+        if isinstance(event, Sampled):
+            pipeline.move(torch.device("cpu"), torch.float32)
+            with pytest.raises(DeviceError, match="at work on a clip"):
+                pipeline.move(dtype=torch.float64)
 
 
 @needs_onednn

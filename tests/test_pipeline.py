@@ -1,7 +1,8 @@
 """Laws of the pipeline, on a tiny random model."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from kinora.pipeline import Pipeline
 from kinora.pixels import quantise
 from kinora.request import QUALITIES, SAMPLERS, SCHEDULES, Request
 from kinora.types import Condition
+from tests.checkpoints import SMALL, write_own
 from tests.tiny import tiny_pipeline
 
 WIDE = np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8)
@@ -152,6 +154,47 @@ def test_closing_a_stream_cancels_at_once(pipe: Pipeline) -> None:
 def test_a_stream_leaves_gradients_as_they_were(pipe: Pipeline) -> None:
     for _ in pipe.stream(Request(image=WIDE)):
         assert torch.is_grad_enabled()
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+AMBIENT: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference mode": torch.inference_mode,
+    "no grad": torch.no_grad,
+    "default dtype": lambda: default_dtype(torch.float64),
+    "default device": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("state", AMBIENT)
+@pytest.mark.parametrize("memory", [None, "450MiB"])
+def test_what_a_program_sets_in_torch_around_a_call_changes_nothing(
+    tmp_path: Path, state: str, memory: str | None
+) -> None:
+    file = write_own(tmp_path / "small.safetensors", SMALL)
+    expected = kinora.load(file, device="cpu").animate(WIDE, seed=1, steps=2).frames
+    with AMBIENT[state]():
+        pipe = kinora.load(file, device="cpu", memory=memory)
+        within = pipe.animate(WIDE, seed=1, steps=2).frames
+    assert np.array_equal(within, expected)
+    assert np.array_equal(pipe.animate(WIDE, seed=1, steps=2).frames, expected), "nor what follows"
+
+
+def test_a_program_s_autocast_stays_its_own_between_steps(pipe: Pipeline) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in pipe.stream(Request(image=WIDE, seed=1)):
+            assert torch.is_autocast_enabled("cpu")
+    for _ in pipe.stream(Request(image=WIDE, seed=1)):
+        assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,5 +1,6 @@
 """Which device and precision to work with."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, cast
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from kinora.arguments import shown
 from kinora.errors import DeviceError
 
-__all__ = ["DTYPES", "as_dtype", "pick_device", "pick_dtype"]
+__all__ = ["DTYPES", "as_dtype", "own_precision", "pick_device", "pick_dtype", "with_index"]
 
 DTYPES: Final = {
     "float16": torch.float16,
@@ -65,6 +66,21 @@ def as_dtype(value: object) -> torch.dtype:
     if name not in DTYPES:
         raise DeviceError(f"dtype {shown(value)}: must be one of {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def with_index(device: torch.device) -> torch.device:
+    """The device that "cuda" stands for now; any other as it is."""
+    if str(device) != "cuda":
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def own_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Within it networks compute in the precision of their weights, whatever `torch.autocast` a
+    program has switched on around its call."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _has_mps() -> bool:

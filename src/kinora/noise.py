@@ -25,8 +25,11 @@ class Draws:
 
     def pixels(self) -> Float[Tensor, "3 height width"]:
         """To be drawn first."""
-        return torch.randn(3, *self.sides, generator=self.generator)
+        return self._draw(3, *self.sides)
 
     def latents(self) -> Float[Tensor, "t c h w"]:
         """For the start, then for each time that a sampler asks for more."""
-        return torch.randn(self.shape, generator=self.generator)
+        return self._draw(*self.shape)
+
+    def _draw(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator, dtype=torch.float32, device="cpu")

@@ -10,7 +10,7 @@ import torch
 from kinora import __version__
 from kinora.arguments import expect
 from kinora.clip import Clip
-from kinora.diffusion import ALWAYS
+from kinora.diffusion import ALWAYS, guidance_ramp
 from kinora.errors import KinoraWarning, ran_out_of_memory
 from kinora.events import Decoded, Done, Encoded, Event, Planned, Sampled
 from kinora.noise import Draws
@@ -19,7 +19,7 @@ from kinora.pixels import quantise, to_pixels
 from kinora.request import Photo, Plan, Request, agree, draw_seed
 from kinora.runtime import Job, Journal
 from kinora.steps import Steps
-from kinora.types import Latents
+from kinora.types import Latents, per_clip
 
 __all__ = ["Pipeline"]
 
@@ -146,9 +146,9 @@ class Pipeline(Steps):
         if condition is None:
             condition = self.encode(
                 to_pixels(cache.fitted(photos, shared.size, shared.fit)),
-                fps=torch.tensor([float(plan.fps) for plan in plans]),
-                motion=torch.tensor([float(plan.motion) for plan in plans]),
-                noise_aug=torch.tensor([plan.noise_aug for plan in plans]),
+                fps=per_clip([plan.fps for plan in plans]),
+                motion=per_clip([plan.motion for plan in plans]),
+                noise_aug=per_clip([plan.noise_aug for plan in plans]),
                 pixel_noise=pixel_noise,
                 cache=cache,
             )
@@ -160,7 +160,7 @@ class Pipeline(Steps):
             return torch.stack([draw.latents() for draw in draws]).to(self.device)
 
         latents = fresh()
-        scale = torch.stack([torch.linspace(*plan.guidance, shared.frames) for plan in plans])
+        scale = torch.stack([guidance_ramp(*plan.guidance, shared.frames) for plan in plans])
         steps = self.sample(
             condition,
             latents,

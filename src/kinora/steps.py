@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from kinora.arguments import as_choice, as_integer, as_number, as_pair, expect
+from kinora.device import own_precision, with_index
 from kinora.diffusion import ALWAYS, SAMPLERS, SCHEDULES, STOCHASTIC, Noise, guided
 from kinora.finite import require_finite
 from kinora.photo_cache import PhotoCache
@@ -27,9 +28,11 @@ from kinora.runtime import (
     decode,
     fp32_computed_as,
     free_memory,
+    quantiser,
     tile_within,
 )
 from kinora.types import (
+    Answers,
     Condition,
     Frames,
     Images,
@@ -89,6 +92,41 @@ class Steps:
         if self.residency.total <= 0.9 * self.residency.budget:
             self.residency.fill(wait=wait)
 
+    def move(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
+        """Have the networks on another device, in another precision, or both.
+
+        Weights are read again as they are stored, and packed again where that helps. Nothing is
+        done where nothing changes. The image branch of the autoencoder stays in fp32.
+        Raises DeviceError while a clip is made, or when weights can't be quantised so.
+        """
+        source = self.residency.source
+        if source is None or self.compiled:
+            self._move_parameters(device, dtype)
+            return
+        moved = source._replace(
+            device=source.device if device is None else with_index(device),
+            dtype=dtype or source.dtype,
+            vae_dtype=dtype or source.vae_dtype,
+        )
+        if moved == source._replace(device=with_index(source.device)):
+            return
+        if self.quantize is not None:
+            prepare = quantiser(self.quantize, moved.device, moved.dtype)
+            moved = moved._replace(prepare=prepare)
+        self.residency.move(moved)
+        self.fill()
+
+    def _move_parameters(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
+        """The same for networks that come from no file, or were compiled as they are."""
+        self.residency.settle()
+        for network in (self.unet, self.image_encoder, self.vae.decoder):
+            network.to(device=device, dtype=dtype)
+        if self.vae.post_quant_conv is not None:
+            self.vae.post_quant_conv.to(device=device, dtype=dtype)
+        self.vae.to(device=device)
+        if isinstance(self.unet, PreparedUNet):
+            self.unet.forget()
+
     @property
     def device(self) -> torch.device:
         return self.residency.device
@@ -103,7 +141,11 @@ class Steps:
 
         Around a call, never around a `yield`, beyond which they would reach whoever iterates.
         """
-        with fp32_computed_as(self.fp32, self.device), self.residency.limited():
+        with (
+            own_precision(self.device),
+            fp32_computed_as(self.fp32, self.device),
+            self.residency.limited(),
+        ):
             yield
 
     @torch.no_grad()
@@ -233,6 +275,16 @@ class Steps:
         require_finite(step.denoised, stage, self.dtype)
         return step
 
+    def _alone(self, network: Network) -> Network:
+        """A network that no autocast around its calls reaches. (Around a whole generator, the
+        context would reach the code between its steps.)"""
+
+        def call(x: Latents, c_noise: PerClip, condition: Condition, /) -> Answers:
+            with self.computing():
+                return network(x, c_noise, condition)
+
+        return call
+
     def _network(self, inner_every: int) -> Network:
         """The UNet as one clip uses it."""
         if inner_every == 1 and not self.compiled:
@@ -269,15 +321,15 @@ class Steps:
     def _decode(
         self, latents: Latents, chunk: int | None, keep: int | None, tile: int | None
     ) -> Iterator[Frames]:
-        frames = latents.shape[1]
+        total = latents.shape[1]
         spare = free_memory(self.device) // 4 if keep is None else keep
         tile = tile or tile_within(self.device, spare)
         with self.residency.hold("vae"):
-            for start in range(0, frames, chunk or frames):
-                part = latents[:, start : start + (chunk or frames)] / self.config.vae.scale
+            for start in range(0, total, chunk or total):
+                part = latents[:, start : start + (chunk or total)] / self.config.vae.scale
                 with self.computing():
-                    decoded = decode(self.vae, part, keep=spare, tile=tile).float()
-                yield decoded
+                    frames = decode(self.vae, part, keep=spare, tile=tile).float()
+                yield frames
 
     def preview(self, denoised: Latents, frame: int = -1) -> UInt8[np.ndarray, "b height width 3"]:
         """One frame of each clip of a clean estimate, decoded by itself, quickly; never refused."""

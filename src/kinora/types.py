@@ -4,6 +4,7 @@ Video tensors are `b t c h w`: clips, frames, channels, rows, columns. Only the 
 into the batch.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -24,6 +25,7 @@ __all__ = [
     "PerClip",
     "Step",
     "expect_tensor",
+    "per_clip",
 ]
 
 Latents = Float[Tensor, "b t c h w"]
@@ -40,6 +42,11 @@ Images = Float[Tensor, "b 3 height width"]
 
 PerClip = Float[Tensor, " b"]
 """One number a clip: a noise level, a c_noise."""
+
+
+def per_clip(values: Sequence[int | float]) -> PerClip:
+    """Numbers, one a clip, in fp32 on the CPU."""
+    return torch.tensor(values, dtype=torch.float32, device="cpu")
 
 
 class Condition(NamedTuple):

@@ -13,18 +13,12 @@ def place(
     device: str | int | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Move the networks; the image branch of the autoencoder stays in fp32.
+    """Move the networks, where anything changes; the image branch of the autoencoder stays in fp32.
 
     device: an accelerator may be told by its number.
-    Raises DeviceError when the device is not there.
+    Raises DeviceError when the device is not there, or a clip is being made.
     """
-    where = None if device is None else pick_device(_name(device))
-    pipeline.residency.settle()
-    for network in (pipeline.unet, pipeline.image_encoder, pipeline.vae.decoder):
-        network.to(device=where, dtype=dtype)
-    if pipeline.vae.post_quant_conv is not None:
-        pipeline.vae.post_quant_conv.to(device=where, dtype=dtype)
-    pipeline.vae.to(device=where)
+    pipeline.move(None if device is None else pick_device(_name(device)), dtype)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

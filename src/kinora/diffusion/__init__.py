@@ -1,6 +1,6 @@
 """The mathematics of sampling, apart from any network: noise levels, denoisers, samplers."""
 
-from kinora.diffusion.denoiser import ALWAYS, guided, precondition
+from kinora.diffusion.denoiser import ALWAYS, guidance_ramp, guided, precondition
 from kinora.diffusion.samplers import SAMPLERS, Sampler, adams, dpmpp_2m, euler, heun
 from kinora.diffusion.schedule import (
     SCHEDULES,
@@ -35,6 +35,7 @@ __all__ = [
     "dpmpp_2m_sde",
     "euler",
     "exponential",
+    "guidance_ramp",
     "guided",
     "heun",
     "karras",

@@ -12,10 +12,15 @@ from torch import Tensor
 
 from kinora.types import Condition, Denoiser, Latents, Network, PerClip
 
-__all__ = ["ALWAYS", "guided", "precondition"]
+__all__ = ["ALWAYS", "guidance_ramp", "guided", "precondition"]
 
 ALWAYS: Final = (0.0, math.inf)
 """Guidance at every noise level."""
+
+
+def guidance_ramp(first: float, last: float, frames: int) -> Float[Tensor, " t"]:
+    """The guidance scale of each frame, from the first to the last in equal steps."""
+    return torch.linspace(first, last, frames, dtype=torch.float32, device="cpu")
 
 
 def precondition(network: Network, condition: Condition) -> Denoiser:
@@ -59,7 +64,7 @@ def guided(
     plain = precondition(network, condition)
     without = condition.unconditional()
     both = None if apart else _stack(without, condition)
-    calls, difference = 0, torch.empty(0)
+    calls, difference = 0, torch.empty_like(scale)
 
     def guide(x: Latents, c_noise: PerClip, _: Condition, /) -> Latents:
         # D is linear in F, so guiding one is guiding the other.

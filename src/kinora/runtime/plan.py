@@ -244,8 +244,9 @@ def _pictures(job: Job) -> int:
 @torch.no_grad()
 def _encoding(config: ModelConfig, clips: int, width: int, height: int) -> int:
     with torch.device("meta"):
-        vae, image_encoder = VideoAutoencoder(config.vae), ImageEncoder(config.image_encoder)
-        images = torch.empty(clips, 3, height, width)
+        vae = VideoAutoencoder(config.vae).float()
+        image_encoder = ImageEncoder(config.image_encoder).float()
+        images = torch.empty(clips, 3, height, width, dtype=torch.float32)
         one = images[:1]
         work = [footprint(lambda: vae.encode(one)), footprint(lambda: image_encoder(images))]
     return max(work) + 3 * images.nbytes
@@ -266,13 +267,14 @@ def _sampling(
     prepared = _meta_unet(config, dtype)
     sides = (height // config.vae.factor, width // config.vae.factor)
     with torch.device("meta"), counting_for(device):
-        latents = torch.empty(rows, frames, config.unet.latent_channels, *sides)
+        channels, told = config.unet.latent_channels, torch.empty((), dtype=torch.float32)
+        latents = told.new_empty(rows, frames, channels, *sides)
         condition = Condition(
-            image=torch.empty(rows, 1, config.unet.latent_channels, *sides),
-            context=torch.empty(rows, 1, config.unet.context_dim),
-            vector=torch.empty(rows, config.unet.vector_ids),
+            image=told.new_empty(rows, 1, channels, *sides),
+            context=told.new_empty(rows, 1, config.unet.context_dim),
+            vector=told.new_empty(rows, config.unet.vector_ids),
         )
-        work = footprint(lambda: prepared(latents, torch.empty(rows), condition))
+        work = footprint(lambda: prepared(latents, told.new_empty(rows), condition))
     return work + 6 * latents.nbytes  # the sampler's own
 
 
@@ -313,7 +315,8 @@ def _decoding(
         vae.decoder.to(dtype)
 
         def work(count: int) -> int:
-            latents = torch.empty(1, count, config.vae.latent_channels, *sides)
+            shape = (1, count, config.vae.latent_channels, *sides)
+            latents = torch.empty(shape, dtype=torch.float32)
             return footprint(lambda: decode(vae, latents, tile=tile))
 
         if frames <= few:

@@ -73,9 +73,7 @@ class Residency:
         self.pinned = Pinned()
         """What the UNet's blocks are streamed from to a GPU; kept for later clips."""
         self.packing: list[RemovableHandle] = []
-        if not compiled and self.source is not None and self.source.device.type == "cpu":
-            names = {p: f"unet.{name}" for name, p in networks.unet.named_parameters()}
-            self.packing = pack_when_used(unet, _Tidying(self.source, names))
+        self._pack()
 
     @property
     def device(self) -> torch.device:
@@ -165,6 +163,33 @@ class Residency:
         for parameter in self._parameters():
             unpack(parameter)
         self.source = None
+
+    def move(self, source: Source) -> None:
+        """Have weights come from another source: of another device, precision or values.
+
+        All are let go of; they are read again when they are filled or held.
+        Raises DeviceError while a network works, CheckpointError when weights turn out to be
+        damaged.
+        """
+        if any(self.holders.values()):
+            raise DeviceError(
+                "the networks are at work on a clip: move or change them when it is finished"
+            )
+        for name in NAMES:
+            self._wait(name)
+            source.clear(name, self._module(name))
+        self.source = source
+        if isinstance(self.unet, PreparedUNet):
+            self.unet.forget()
+        self._pack()
+
+    def _pack(self) -> None:
+        """On a CPU, have weights packed as they are used; elsewhere and if compiled they aren't."""
+        source = self.source
+        if self.packing or self.compiled or source is None or source.device.type != "cpu":
+            return
+        names = {p: f"unet.{name}" for name, p in self.networks.unet.named_parameters()}
+        self.packing = pack_when_used(self.unet, _Tidying(source, names))
 
     @contextmanager
     def hold(self, name: str) -> Generator[None, None, None]:

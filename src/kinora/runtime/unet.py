@@ -191,6 +191,12 @@ class PreparedUNet(nn.Module):
         x = unet.outer(inner, skips, *told)
         return Run(rearrange(x, "(b t) c h w -> b t c h w", t=t), inner)
 
+    def forget(self) -> None:
+        """Compute anew what was computed of weights: they are others from now on."""
+        self.clips = []
+        for block in (*self.resnets, *self.transformers):
+            vars(block).pop("share", None)
+
     def begin(self, condition: Condition, frames: int, known: Clip | None = None) -> Clip:
         """What is computed once a clip; of the two latest it is known.
 

@@ -4,14 +4,13 @@ import math
 import warnings
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from kinora.compat.pictures import opened
 from kinora.config import ModelConfig
-from kinora.diffusion import karras
+from kinora.diffusion import guidance_ramp, karras
 from kinora.errors import KinoraWarning, RequestError
 from kinora.media import Photo, fit
 from kinora.request import Plan, Request
@@ -46,7 +45,7 @@ class Call(NamedTuple):
     @property
     def guidance(self) -> Float[Tensor, "1 t"]:
         """The scale of each frame."""
-        return torch.linspace(*self.cfg_scale, self.plan.frames)[None]
+        return guidance_ramp(*self.cfg_scale, self.plan.frames)[None]
 
     def recorded(self, seed: int | None) -> dict[str, object]:
         """What to repeat it with, under Kinora's names where there is one."""

@@ -68,8 +68,8 @@ def decode_overlapping(pipeline: Pipeline, latents: Latents) -> Frames:
     """Decode windows of 8 frames that start 4 apart, each fading into the next; not clamped."""
     total = latents.shape[1]
     height, width = (side * pipeline.config.vae.factor for side in latents.shape[3:])
-    frames = torch.zeros((len(latents), total, 3, height, width), device=latents.device)
-    weights = torch.zeros((total, 1, 1, 1), device=latents.device)
+    frames = latents.new_zeros((len(latents), total, 3, height, width))
+    weights = latents.new_zeros((total, 1, 1, 1))
     for start, stop in _windows(total):
         weight = _fade(start, stop, total).to(latents.device)[:, None, None, None]
         decoded = next(pipeline.decode(latents[:, start:stop]))
@@ -87,7 +87,7 @@ def _windows(total: int) -> Iterator[tuple[int, int]]:
 
 def _fade(start: int, stop: int, total: int) -> Float[Tensor, " n"]:
     """1 at the edge of the window, rising by 1 a frame inwards; flat towards an end of the clip."""
-    index = torch.arange(stop - start, dtype=torch.float32)
+    index = torch.arange(stop - start, dtype=torch.float32, device="cpu")
     rising = index + 1 if start > 0 else torch.full_like(index, WINDOW)
     falling = (stop - start) - index if stop < total else torch.full_like(index, WINDOW)
     return torch.minimum(rising, falling)

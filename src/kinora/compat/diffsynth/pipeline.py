@@ -31,7 +31,7 @@ from kinora.errors import CheckpointError, RequestError
 from kinora.media import Photo
 from kinora.pipeline import Pipeline
 from kinora.pixels import quantise, to_pixels
-from kinora.types import Condition, Latents
+from kinora.types import Condition, Latents, per_clip
 
 __all__ = ["SVDVideoPipeline"]
 
@@ -144,7 +144,7 @@ class SVDVideoPipeline:
         config, (width, height) = self.pipeline.config.vae, call.plan.size
         sides = height // config.factor, width // config.factor
         shape = (call.plan.frames, config.latent_channels, *sides)
-        return torch.randn(shape, generator=generator).to(self.pipeline.device)
+        return _normal(shape, generator).to(self.pipeline.device)
 
     def _keyframes(self, call: Call, frames: Video, ids: Sequence[int], noise: Tensor) -> Keyframes:
         total = call.plan.frames
@@ -172,8 +172,12 @@ class SVDVideoPipeline:
         width, height = call.plan.size
         return self.pipeline.encode(
             to_pixels([np.asarray(photo)]),
-            fps=torch.tensor([float(call.fps)]),
-            motion=torch.tensor([float(call.motion)]),
-            noise_aug=torch.tensor([float(call.noise_aug)]),
-            pixel_noise=torch.randn((1, 3, height, width), generator=generator),
+            fps=per_clip([call.fps]),
+            motion=per_clip([call.motion]),
+            noise_aug=per_clip([call.noise_aug]),
+            pixel_noise=_normal((1, 3, height, width), generator),
         )
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")

@@ -4,12 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from kinora.config import ModelConfig
-from kinora.diffusion import karras
+from kinora.diffusion import guidance_ramp, karras
 from kinora.errors import RequestError
 from kinora.request import Plan, Request
 
@@ -38,10 +37,8 @@ class Call(NamedTuple):
 
     def scale(self, clips: int) -> Float[Tensor, "b t"]:
         """The guidance of each frame. Where none would be above 1, diffusers leaves it out."""
-        frames = self.plan.frames
-        guided = max(self.guidance) > 1
-        ramp = torch.linspace(*self.guidance, frames) if guided else torch.ones(frames)
-        return ramp.repeat(clips, 1)
+        ends = self.guidance if max(self.guidance) > 1 else (1, 1)
+        return guidance_ramp(*ends, self.plan.frames).repeat(clips, 1)
 
     def recorded(self, seeds: Sequence[int | None]) -> list[dict[str, object]]:
         """For each clip, what to repeat it with, under Kinora's names."""

@@ -27,7 +27,7 @@ from kinora.photo_cache import PhotoCache
 from kinora.pipeline import Pipeline
 from kinora.pixels import quantise
 from kinora.runtime import PreparedUNet
-from kinora.types import Answers, Condition, Latents, PerClip
+from kinora.types import Answers, Condition, Latents, PerClip, per_clip
 from kinora.weights import Hub
 
 __all__ = ["StableVideoDiffusionPipeline", "StableVideoDiffusionPipelineOutput"]
@@ -250,9 +250,9 @@ class StableVideoDiffusionPipeline:
         width, height = call.plan.size
         condition = pipeline.encode(
             photos.fitted,
-            fps=torch.full((count,), float(call.fps)),
-            motion=torch.full((count,), float(call.motion)),
-            noise_aug=torch.full((count,), float(call.noise_aug)),
+            fps=per_clip([call.fps] * count),
+            motion=per_clip([call.motion] * count),
+            noise_aug=per_clip([call.noise_aug] * count),
             pixel_noise=noise.pixels(height, width),
             context=torch.cat(cache.encode("image", seen, pipeline.embed)),
             cache=cache,
@@ -282,7 +282,7 @@ class StableVideoDiffusionPipeline:
             step = next(euler(denoise, x, levels))
             x = self.pipeline.check_step(step, index + 1, len(call.sigmas) - 1).x
             if callback is not None:
-                timestep = torch.tensor(levels[0]).log() / 4
+                timestep = per_clip(levels[:1])[0].log() / 4
                 answer = callback(self, index, timestep, {"latents": x})
                 x = x if answer is None else answer.get("latents", x).to(x)
         return x
