@@ -258,6 +258,26 @@ def test_a_manager_holds_one_model(tiny: Path) -> None:
     place(half, dtype=torch.float32)
 
 
+@pytest.mark.parametrize("name", ["scheduler", "unet", "vae_decoder", "image_encoder"])
+def test_what_would_be_ignored_is_refused(pipe: SVDVideoPipeline, name: str) -> None:
+    with pytest.raises(RequestError, match=rf"{name}: a call never asks for it here"):
+        setattr(pipe, name, object())
+    with pytest.raises(RequestError, match="Own overrides encode_image_with_vae"):
+        type("Own", (SVDVideoPipeline,), {"encode_image_with_vae": None})
+
+
+def test_offloading_has_networks_on_the_device_in_turns(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = ModelManager(device="cpu", file_path_list=[tiny])
+    pipe = SVDVideoPipeline.from_model_manager(manager)
+    pipe.enable_cpu_offload()
+    residency = pipe.pipeline.residency
+    assert residency.least == {"turns": True}
+    assert np.array_equal(run(pipe), run(SVDVideoPipeline(pipe.pipeline)))
+    assert residency.held == residency.total, "on a CPU, where weights are anyway, they stay"
+
+
 def test_models_go_by_the_names_that_diffsynth_gives_them(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 

@@ -236,11 +236,11 @@ def test_several_clips_of_one_photo_read_and_encode_it_once(
     photo().save(tmp_path / "photo.png")
     path = str(tmp_path / "photo.png")
     networks = ours.pipeline
-    embed = networks.image_encoder.forward
+    embed = networks.image_encoder.encode
     expected = alone(ours, photo(), generator=seeded(1))
     for module, name in ((media_photo, "_read"), (networks.vae, "encode")):
         monkeypatch.setattr(module, name, counting(name, getattr(module, name)))
-    monkeypatch.setattr(networks.image_encoder, "forward", counting("embed", embed))
+    monkeypatch.setattr(networks.image_encoder, "encode", counting("embed", embed))
     listed = alone(ours, [path] * 3, generator=[seeded(1), seeded(2), seeded(3)])
     assert calls == {"_read": 1, "embed": 1, "encode": 3}, "each clip has its own noise"
     assert np.abs(listed[0] - expected[0]).max() < 1 / 255

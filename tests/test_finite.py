@@ -112,7 +112,7 @@ def test_a_decoder_that_gives_no_number_is_named(pipe: Pipeline, call: Call) -> 
 @pytest.mark.parametrize("call", [*CALLS, diffsynth_video_call])
 def test_an_encoder_that_gives_no_number_is_named(pipe: Pipeline, call: Call) -> None:
     assert pipe.vae.quant_conv is not None
-    for module, name in ((pipe.vae.quant_conv, "VAE"), (pipe.image_encoder, "image")):
+    for module, name in ((pipe.vae.quant_conv, "VAE"), (pipe.image_encoder.projection, "image")):
         with (
             broken(module, torch.inf),
             pytest.raises(NotFiniteError, match=f"the {name} encoder's output holds infinity"),

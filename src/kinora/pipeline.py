@@ -17,7 +17,7 @@ from kinora.noise import Draws
 from kinora.photo_cache import PhotoCache
 from kinora.pixels import quantise, to_pixels
 from kinora.request import Photo, Plan, Request, agree, draw_seed
-from kinora.runtime import Job, Journal
+from kinora.runtime import Job, Journal, MemoryPlan
 from kinora.steps import Steps
 from kinora.types import Latents, per_clip
 
@@ -137,7 +137,7 @@ class Pipeline(Steps):
         for caution in dict.fromkeys(cautions):
             warnings.warn(caution, KinoraWarning, stacklevel=3)
 
-        memory = self.residency.arrange(self._job(plans), again=again)
+        memory = self.arrange(plans, again=again)
         if memory is not None:
             yield Planned(memory)
         draws = [Draws(plan, self.config) for plan in plans]
@@ -193,6 +193,14 @@ class Pipeline(Steps):
                 for clip, plan in zip(clips, plans, strict=True)
             )
         )
+
+    def arrange(self, plans: Sequence[Plan], *, again: bool = False) -> MemoryPlan | None:
+        """Plan how clips of one size stay within memory, and do so; None where there is plenty.
+
+        again: memory ran out under the latest plan.
+        Raises DeviceError when there is too little, whatever is done.
+        """
+        return self.residency.arrange(self._job(plans), again=again)
 
     def _job(self, plans: Sequence[Plan]) -> Job:
         """What takes memory of these clips, all of one size."""

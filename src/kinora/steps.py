@@ -1,6 +1,6 @@
 """A loaded model at work: encode, sample, decode."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import inf
@@ -13,6 +13,7 @@ from torch import Tensor
 from kinora.arguments import as_choice, as_integer, as_number, as_pair, expect
 from kinora.device import own_precision, with_index
 from kinora.diffusion import ALWAYS, SAMPLERS, SCHEDULES, STOCHASTIC, Noise, guided
+from kinora.errors import DeviceError
 from kinora.finite import require_finite
 from kinora.photo_cache import PhotoCache
 from kinora.pixels import quantise
@@ -43,6 +44,8 @@ from kinora.types import (
     expect_tensor,
 )
 from kinora.weights import Networks
+from kinora.weights.changed import Changed
+from kinora.weights.fingerprint import fingerprint
 
 __all__ = ["Steps"]
 
@@ -89,24 +92,31 @@ class Steps:
         wait: until all is loaded; otherwise the first networks may work meanwhile.
         Raises CheckpointError when weights turn out to be damaged.
         """
-        if self.residency.total <= 0.9 * self.residency.budget:
+        staying = self.device.type == "cpu" or not self.residency.least
+        if staying and self.residency.total <= 0.9 * self.residency.budget:
             self.residency.fill(wait=wait)
 
-    def move(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
+    def move(
+        self,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        vae_dtype: torch.dtype | None = None,
+    ) -> None:
         """Have the networks on another device, in another precision, or both.
 
         Weights are read again as they are stored, and packed again where that helps. Nothing is
         done where nothing changes. The image branch of the autoencoder stays in fp32.
+        vae_dtype: precision of decoding; `dtype` when left out.
         Raises DeviceError while a clip is made, or when weights can't be quantised so.
         """
         source = self.residency.source
         if source is None or self.compiled:
-            self._move_parameters(device, dtype)
+            self._move_parameters(device, dtype, vae_dtype or dtype)
             return
         moved = source._replace(
             device=source.device if device is None else with_index(device),
             dtype=dtype or source.dtype,
-            vae_dtype=dtype or source.vae_dtype,
+            vae_dtype=vae_dtype or dtype or source.vae_dtype,
         )
         if moved == source._replace(device=with_index(source.device)):
             return
@@ -116,13 +126,50 @@ class Steps:
         self.residency.move(moved)
         self.fill()
 
-    def _move_parameters(self, device: torch.device | None, dtype: torch.dtype | None) -> None:
+    def change_weights(self, network: str, tensors: Mapping[str, Tensor]) -> None:
+        """Replace weights of a network ("unet", "vae", "image_encoder"), and the fingerprint.
+
+        tensors: by our names within the network, of any precision; they are copied.
+        Raises DeviceError while a clip is made or when blocks are compiled, CheckpointError for
+        names or shapes that have no place in the network and values that are not finite.
+        """
+        source = self.residency.source
+        if source is None or self.compiled:
+            raise DeviceError(
+                f"the weights of the {network} can't be changed: they come from no file, or are "
+                "compiled as they are. Save the model that you mean and load that"
+            )
+        named = {f"{network}.{name}": tensor for name, tensor in tensors.items()}
+        changed = Changed(source.checkpoint, named)
+        for name in named:
+            changed.sound_tensor(name)
+        self.residency.move(source._replace(checkpoint=changed))
+        self.fingerprint = fingerprint(changed)
+        self.fill()
+
+    def offload(self, measures: Mapping[str, bool], device: torch.device) -> None:
+        """Have the networks work on a device without staying there.
+
+        measures: the fewest that a memory plan takes from now on ({"turns": True}: networks are
+            there one after the other; {"turns": True, "streaming": True}: the UNet's blocks, too).
+            On a CPU, where the weights are anyway, plans are made as ever.
+        """
+        self.residency.least = measures
+        self.move(device)
+
+    def _move_parameters(
+        self,
+        device: torch.device | None,
+        dtype: torch.dtype | None,
+        vae_dtype: torch.dtype | None,
+    ) -> None:
         """The same for networks that come from no file, or were compiled as they are."""
         self.residency.settle()
-        for network in (self.unet, self.image_encoder, self.vae.decoder):
+        for network in (self.unet, self.image_encoder):
             network.to(device=device, dtype=dtype)
-        if self.vae.post_quant_conv is not None:
-            self.vae.post_quant_conv.to(device=device, dtype=dtype)
+        for part in (self.vae.decoder, self.vae.post_quant_conv):
+            if part is not None:
+                part.to(device=device, dtype=vae_dtype)
         self.vae.to(device=device)
         if isinstance(self.unet, PreparedUNet):
             self.unet.forget()
@@ -179,7 +226,7 @@ class Steps:
         images = images.to(self.device)
         noise_aug = noise_aug.to(self.device)
         noisy = images + noise_aug[:, None, None, None] * pixel_noise.to(self.device)
-        moments = torch.cat(cache.encode("vae", torch.split(noisy, 1), self._encode_vae))
+        moments = torch.cat(cache.encode("vae", torch.split(noisy, 1), self.encode_vae))
         if context is None:
             context = torch.cat(cache.encode("image", torch.split(images, 1), self.embed))
         mean = moments.chunk(2, dim=1)[0]
@@ -191,7 +238,9 @@ class Steps:
             vector=torch.stack([fps.to(self.device) - 1, motion.to(self.device), noise_aug], dim=1),
         )
 
-    def _encode_vae(self, images: list[Images]) -> list[Tensor]:
+    @torch.no_grad()
+    def encode_vae(self, images: Sequence[Images]) -> list[Tensor]:
+        """The posteriors of pictures in [-1, 1]: mean and log variance, stacked on channels."""
         with self.residency.hold("vae"), self.computing():
             return [self.vae.encode(image) for image in images]
 
@@ -275,9 +324,9 @@ class Steps:
         require_finite(step.denoised, stage, self.dtype)
         return step
 
-    def _alone(self, network: Network) -> Network:
-        """A network that no autocast around its calls reaches. (Around a whole generator, the
-        context would reach the code between its steps.)"""
+    def in_own_precision(self, network: Network) -> Network:
+        """A network that neither autocast nor TF32 around its calls reach. (Around a whole
+        generator, the context would reach the code between its steps.)"""
 
         def call(x: Latents, c_noise: PerClip, condition: Condition, /) -> Answers:
             with self.computing():
@@ -307,9 +356,9 @@ class Steps:
         The whole clip at once is the definition of right, and takes little more memory than its
         frames' features do. In chunks the frames at the borders don't see each other, and the
         norms along time see less: pixels change, as they do in other libraries.
-        keep: bytes of intermediate results that may be held rather than computed twice; a quarter
-            of what is free when left out.
-        tile: bytes that are computed along time together; what fits in the same when left out.
+        keep: bytes of intermediate results that may be held rather than computed twice; when left
+            out, those of the latest memory plan, or a quarter of what is free.
+        tile: bytes that are computed along time together; likewise.
         Raises NotFiniteError when the decoder's output is not finite.
         """
         expect_tensor("latents", latents, "b t c h w")
@@ -322,8 +371,9 @@ class Steps:
         self, latents: Latents, chunk: int | None, keep: int | None, tile: int | None
     ) -> Iterator[Frames]:
         total = latents.shape[1]
-        spare = free_memory(self.device) // 4 if keep is None else keep
-        tile = tile or tile_within(self.device, spare)
+        plan = self.residency.plan
+        spare = keep if keep is not None else plan.keep if plan else free_memory(self.device) // 4
+        tile = tile or (plan and plan.tile) or tile_within(self.device, spare)
         with self.residency.hold("vae"):
             for start in range(0, total, chunk or total):
                 part = latents[:, start : start + (chunk or total)] / self.config.vae.scale

@@ -1,11 +1,13 @@
 """Move a loaded model, as those libraries' `.to` does."""
 
+from collections.abc import Mapping
+
 import torch
 
 from kinora.device import pick_device
 from kinora.pipeline import Pipeline
 
-__all__ = ["dtype_name", "place"]
+__all__ = ["dtype_name", "offload", "place"]
 
 
 def place(
@@ -19,6 +21,17 @@ def place(
     Raises DeviceError when the device is not there, or a clip is being made.
     """
     pipeline.move(None if device is None else pick_device(_name(device)), dtype)
+
+
+def offload(
+    pipeline: Pipeline, device: str | int | torch.device | None, measures: Mapping[str, bool]
+) -> None:
+    """Work on a device, the best one if none is named, without all networks staying there.
+
+    measures: the fewest that a memory plan takes, see `Steps.offload`.
+    Raises DeviceError when the device is not there, or a clip is being made.
+    """
+    pipeline.offload(measures, pick_device(None if device is None else _name(device)))
 
 
 def dtype_name(dtype: torch.dtype) -> str:

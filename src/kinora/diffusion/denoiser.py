@@ -18,7 +18,7 @@ ALWAYS: Final = (0.0, math.inf)
 """Guidance at every noise level."""
 
 
-def guidance_ramp(first: float, last: float, frames: int) -> Float[Tensor, " t"]:
+def guidance_ramp(first: int | float, last: int | float, frames: int) -> Float[Tensor, " t"]:
     """The guidance scale of each frame, from the first to the last in equal steps."""
     return torch.linspace(first, last, frames, dtype=torch.float32, device="cpu")
 
@@ -49,6 +49,7 @@ def guided(
     interval: tuple[float, float] = ALWAYS,
     every: int = 1,
     apart: bool = False,
+    without: Condition | None = None,
 ) -> Denoiser:
     """D_u + g·(D_c − D_u): away from what the network says without the photo; for sampling only.
 
@@ -60,9 +61,10 @@ def guided(
     every: the unconditional half is computed at every n-th guided call; in between, F_c − F_u of
         the last one is used again: an approximation that saves half the work of those calls.
     apart: ask for the halves one after the other: the same in half the memory.
+    without: the condition of the unconditional half, of no photo when left out.
     """
     plain = precondition(network, condition)
-    without = condition.unconditional()
+    without = condition.unconditional() if without is None else without
     both = None if apart else _stack(without, condition)
     calls, difference = 0, torch.empty_like(scale)
 

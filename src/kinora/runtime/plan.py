@@ -1,9 +1,10 @@
 """How much memory a clip takes, and what to give up, in time alone, where that is too much."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ from kinora.types import Condition
 from kinora.weights.load import precision
 from kinora.weights.names import NETWORKS, living_shapes
 
-__all__ = ["Job", "MemoryPlan", "ample", "choose", "predict", "weights"]
+__all__ = ["NO_MEASURE", "Job", "MemoryPlan", "ample", "choose", "predict", "weights"]
 
 BASE: Final = {"cpu": 400 << 20, "cuda": 96 << 20, "mps": 96 << 20}
 """What is held besides: on a CPU by Python, torch's libraries and scratch of its kernels, on a GPU
@@ -109,6 +110,9 @@ WAYS: Final[tuple[dict[str, bool], ...]] = (
 )
 """Ever less memory, ever more time."""
 
+NO_MEASURE: Final[Mapping[str, bool]] = MappingProxyType({})
+"""All networks hold their weights all the time, if they fit."""
+
 
 def choose(
     job: Job,
@@ -117,12 +121,14 @@ def choose(
     reread: bool,
     host: int = 1 << 62,
     after: MemoryPlan | None = None,
+    least: Mapping[str, bool] = NO_MEASURE,
 ) -> MemoryPlan:
     """The quickest way that stays within the budget.
 
     budget: bytes. reread: whether weights can be let go of and read again.
     host: bytes of the host's memory that a GPU's streamed blocks may be kept in.
     after: a plan that turned out to take more than was counted: quicker ways are left out with it.
+    least: measures that are taken in any case, of those that are possible.
     Raises DeviceError, with the numbers, when there is none.
     """
     ways = [way for way in WAYS if reread or not way.get("turns")]
@@ -130,6 +136,9 @@ def choose(
         ways = [way for way in ways if not way.get("streaming")]
     if not reread:
         ways.append({"apart": True})
+    possible = {measure for way in ways for measure in way}
+    needed = {name: taken for name, taken in least.items() if name in possible}
+    ways = [way for way in ways if needed.items() <= way.items()]
     plans: list[MemoryPlan] = []
     for way in ways[_place(after, ways) :]:
         plan = predict(job, budget, **way)
@@ -149,11 +158,11 @@ def choose(
             f"{say_bytes(fitting[0].host)}, and {say_bytes(host)} are free. Free some, "
             "lower --size or --frames, or give --memory more"
         )
-    least = min(plans, key=lambda plan: plan.peak)
+    smallest = min(plans, key=lambda plan: plan.peak)
     raise DeviceError(
         f"not enough memory: {job.frames} frames of {job.width}x{job.height} with "
-        f"{job.config.name} take at least {say_bytes(least.peak)} ({least.parts}), and there are "
-        f"{say_bytes(budget)}. "
+        f"{job.config.name} take at least {say_bytes(smallest.peak)} ({smallest.parts}), and "
+        f"there are {say_bytes(budget)}. "
         "Lower --size or --frames, or use --dtype float16"
     )
 

@@ -2,7 +2,7 @@
 
 import atexit
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import Event, Thread
@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from kinora.errors import DeviceError
 from kinora.runtime.memory import free_memory, limited, release, trim
 from kinora.runtime.packed import bytes_of, pack_when_used, unpack
-from kinora.runtime.plan import Job, MemoryPlan, ample, choose
+from kinora.runtime.plan import NO_MEASURE, Job, MemoryPlan, ample, choose
 from kinora.runtime.streaming import Pinned, streamed
 from kinora.runtime.unet import PreparedUNet
 from kinora.weights import Networks
@@ -60,6 +60,11 @@ class Residency:
         """Whether networks hold weights only within `hold`."""
         self.streaming = False
         """Whether the UNet's blocks do so only while each of them works."""
+        self.least: Mapping[str, bool] = NO_MEASURE
+        """Measures to save memory that are taken even where there is plenty, unless on a CPU, whose
+        memory is where weights come from."""
+        self.plan: MemoryPlan | None = None
+        """What the latest job was planned to hold; None where there was plenty."""
         self.loading: dict[str, Future[None]] = {}
         """What a thread is still loading."""
         self.holders: Counter[str] = Counter()
@@ -112,13 +117,15 @@ class Residency:
         if self.device.type == "cuda":
             self.others = max(0, torch.cuda.memory_allocated(self.device) - self.held)
         budget, after = self.budget, self.outgrown.get(job)
-        if after is None and self.limit is None and ample(job, budget):
+        least = NO_MEASURE if self.device.type == "cpu" else self.least
+        if after is None and self.limit is None and not least and ample(job, budget):
+            self.plan = None
             self.follow(turns=False, streaming=False)
             return None
         host = free_memory(torch.device("cpu")) + self.pinned.held
         reread = self.source is not None and not self.compiled
-        plan = choose(job, budget, reread=reread, host=host, after=after)
-        self.plans[job] = plan
+        plan = choose(job, budget, reread=reread, host=host, after=after, least=least)
+        self.plan = self.plans[job] = plan
         self.follow(turns=plan.turns, streaming=plan.streaming)
         return plan
 
@@ -214,6 +221,18 @@ class Residency:
                 stack.enter_context(streamed(self.unet, self.networks.unet, source, self.pinned))
             else:
                 source.fill(name, self._module(name))
+            yield
+
+    @contextmanager
+    def borrow(self, name: str) -> Generator[None, None, None]:
+        """The same for a single call, which shares a UNet that is streamed for a clip.
+
+        Raises CheckpointError.
+        """
+        if name == "unet" and self.streaming and self.holders[name]:
+            yield
+            return
+        with self.hold(name):
             yield
 
     def _leave(self, name: str, source: Source) -> None:

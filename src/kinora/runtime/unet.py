@@ -112,8 +112,8 @@ class Clip(NamedTuple):
 
     condition: Condition
     frames: int
-    image: Float[Tensor, "b c h w"]
-    """What the first convolution makes of the photo's latent."""
+    image: Float[Tensor, "b f c h w"]
+    """What the first convolution makes of the photo's latents: f is 1, or one for each frame."""
     known: dict[nn.Module, Known]
 
 
@@ -181,7 +181,7 @@ class PreparedUNet(nn.Module):
             unet.conv_in.weight.dtype, memory_format=torch.channels_last
         )
         noisy = F.conv2d(x, unet.conv_in.weight[:, : x.shape[1]], unet.conv_in.bias, padding=1)
-        x = repeat(noisy, "(b t) c h w -> (r b) t c h w", r=repeats, t=t) + clip.image[:, None]
+        x = repeat(noisy, "(b t) c h w -> (r b) t c h w", r=repeats, t=t) + clip.image
         x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         told = shifts, clip.known, t
         if inner is None:
@@ -210,11 +210,12 @@ class PreparedUNet(nn.Module):
             return known
         weight = self.conv_in.weight
         image = condition.image.to(weight.dtype)
+        photo = weight[:, -image.shape[2] :]
         context = condition.context.to(weight.dtype)
         clip = Clip(
             condition,
             frames,
-            F.conv2d(image[:, 0], weight[:, -image.shape[2] :], padding=1),
+            F.conv2d(image.flatten(0, 1), photo, padding=1).unflatten(0, image.shape[:2]),
             {m: m.know(context, frames) for m in self.transformers},
         )
         self.clips = [*self.clips[-1:], clip]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kinora.weights.changed import Changed
 from kinora.weights.checkpoint import Checkpoint
 from kinora.weights.names import living_shapes
 from kinora.weights.read import DTYPE_NAMES
@@ -20,7 +21,7 @@ RUN = 128
 CHUNK = 1 << 24
 
 
-def fingerprint(checkpoint: Checkpoint) -> str:
+def fingerprint(checkpoint: Checkpoint | Changed) -> str:
     """SHA-256 over the header and a fixed sample of every tensor (hexadecimal).
 
     The header is that of our own format, whatever the file's: the networks' configurations, the
@@ -48,7 +49,7 @@ def full_digest(checkpoint: Checkpoint) -> str:
     return digest.hexdigest()
 
 
-def _header(checkpoint: Checkpoint) -> bytes:
+def _header(checkpoint: Checkpoint | Changed) -> bytes:
     config = asdict(checkpoint.config)
     kept = ("unet", "vae", "image_encoder", "sigma_min", "sigma_max", "rho")
     header: dict[str, Any] = {key: config[key] for key in kept}

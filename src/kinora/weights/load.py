@@ -12,6 +12,7 @@ from kinora.config import ModelConfig
 from kinora.device import as_dtype, pick_device
 from kinora.errors import CheckpointError
 from kinora.models import ImageEncoder, VideoAutoencoder, VideoUNet
+from kinora.weights.changed import Changed
 from kinora.weights.checkpoint import Checkpoint
 from kinora.weights.fingerprint import fingerprint
 from kinora.weights.hub import DEFAULT_HUB, Hub, locate
@@ -28,7 +29,7 @@ FP32_ALWAYS = ("vae.encoder.", "vae.quant_conv.")
 class Source(NamedTuple):
     """A checkpoint that was found complete, to fill networks from: once, or whenever they work."""
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | Changed
     device: torch.device
     dtype: torch.dtype
     vae_dtype: torch.dtype

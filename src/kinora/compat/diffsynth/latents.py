@@ -47,13 +47,11 @@ def encode_frames(pipeline: Pipeline, frames: Sequence[Image.Image]) -> Frame:
     DiffSynth multiplies by SDXL's 0.13025 here, which makes SVD's latents 0.715 times their size;
     this is the model's own scale.
     """
-    parts: list[Tensor] = []
-    for start in range(0, len(frames), WINDOW):
-        images = to_pixels([np.asarray(frame) for frame in frames[start : start + WINDOW]])
-        mode, _ = pipeline.vae.encode(images.to(pipeline.device)).chunk(2, dim=1)
-        require_finite(mode, "the VAE encoder's output", mode.dtype)
-        parts.append(mode * pipeline.config.vae.scale)
-    return torch.cat(parts)
+    starts = range(0, len(frames), WINDOW)
+    windows = [to_pixels([np.asarray(f) for f in frames[i : i + WINDOW]]) for i in starts]
+    moments = torch.cat(pipeline.encode_vae([w.to(pipeline.device) for w in windows]))
+    mode = require_finite(moments.chunk(2, dim=1)[0], "the VAE encoder's output", moments.dtype)
+    return mode * pipeline.config.vae.scale
 
 
 def equalise(latents: Latents) -> Latents:

@@ -1,8 +1,9 @@
 """DiffSynth's `SVDVideoPipeline`, over our pipeline."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,6 +36,16 @@ from kinora.types import Condition, Latents, per_clip
 
 __all__ = ["SVDVideoPipeline"]
 
+IGNORED: Final = (
+    *("scheduler", "image_encoder", "unet", "vae_encoder", "vae_decoder", "fetch_models"),
+    *("encode_image_with_clip", "encode_image_with_vae", "encode_video_with_vae", "tensor2video"),
+    *("calculate_noise_pred", "post_process_latents", "preprocess_image", "preprocess_images"),
+    *("vae_output_to_image", "vae_output_to_video", "check_resize_height_width", "generate_noise"),
+    *("height_division_factor", "width_division_factor", "torch_dtype", "cpu_offload"),
+    *("model_names", "load_models_to_device"),
+)
+"""What DiffSynth's own call goes by, and this one doesn't."""
+
 
 @runtime_checkable
 class ProgressBar(Protocol):
@@ -48,6 +59,15 @@ class SVDVideoPipeline:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init_subclass__(**kwargs)
+        for name in vars(cls):
+            _refuse(f"class {cls.__name__} overrides", name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        _refuse("pipe.", name)
+        super().__setattr__(name, value)
 
     @staticmethod
     def from_model_manager(model_manager: ModelManager) -> "SVDVideoPipeline":
@@ -65,7 +85,8 @@ class SVDVideoPipeline:
         return self
 
     def enable_cpu_offload(self) -> None:
-        """Taken, without effect."""
+        """Have each network on the device only while it works (on a CPU, as memory demands)."""
+        self.pipeline.offload({"turns": True}, self.pipeline.device)
 
     @torch.no_grad()
     def __call__(
@@ -118,20 +139,25 @@ class SVDVideoPipeline:
             noise_aug_strength=noise_aug_strength,
             contrast_enhance_scale=contrast_enhance_scale,
         )
+        guided_plan = replace(call.plan, guidance=call.cfg_scale)
+        memory = self.pipeline.arrange([guided_plan])
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         noise = self._noise(call, generator)
         keyframes = self._keyframes(call, mask_frames, mask_frame_ids, noise)
         start = self._start(call, input_video, noise)
         condition = self._encode(call, fitted(input_image, call.plan.size), generator)
 
-        denoise = guided(self.pipeline.unet, condition, call.guidance.to(self.pipeline.device))
+        unet = self.pipeline.in_own_precision(self.pipeline.unet)
+        scale, apart = call.guidance.to(self.pipeline.device), memory is not None and memory.apart
+        denoise = guided(unet, condition, scale, apart=apart)
         steps = list(enumerate(pairwise(call.sigmas)))
         x = start
-        for index, levels in steps if progress_bar_cmd is None else progress_bar_cmd(steps):
-            step = next(euler(denoise, keyframes.put_back(x, levels[0]), levels))
-            x = self.pipeline.check_step(step, index + 1, len(steps)).x
-            if progress_bar_st is not None:
-                progress_bar_st.progress(index / len(steps))
+        with self.pipeline.residency.hold("unet"):
+            for index, levels in steps if progress_bar_cmd is None else progress_bar_cmd(steps):
+                step = next(euler(denoise, keyframes.put_back(x, levels[0]), levels))
+                x = self.pipeline.check_step(step, index + 1, len(steps)).x
+                if progress_bar_st is not None:
+                    progress_bar_st.progress(index / len(steps))
 
         latents = (equalise(x) if post_normalize else x) * contrast_enhance_scale
         frames = quantise(decode_overlapping(self.pipeline, latents))[0]
@@ -176,6 +202,16 @@ class SVDVideoPipeline:
             motion=per_clip([call.motion]),
             noise_aug=per_clip([call.noise_aug]),
             pixel_noise=_normal((1, 3, height, width), generator),
+        )
+
+
+def _refuse(what: str, name: str) -> None:
+    """Raise RequestError where an assignment or an override would be ignored."""
+    if name in IGNORED:
+        raise RequestError(
+            f"{what} {name}: a call never asks for it here. Change weights by converting a "
+            "checkpoint (kinora convert) and loading that; for other samplers call "
+            "pipe.pipeline.animate(…, sampler=…)"
         )
 
 

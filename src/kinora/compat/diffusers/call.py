@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from jaxtyping import Float
@@ -35,9 +36,14 @@ class Call(NamedTuple):
     """Clips of each photo."""
     output_type: str
 
+    @property
+    def guided(self) -> bool:
+        """Whether any frame has guidance above 1; else diffusers leaves it out."""
+        return max(self.guidance) > 1
+
     def scale(self, clips: int) -> Float[Tensor, "b t"]:
-        """The guidance of each frame. Where none would be above 1, diffusers leaves it out."""
-        ends = self.guidance if max(self.guidance) > 1 else (1, 1)
+        """The guidance of each frame."""
+        ends = self.guidance if self.guided else (1, 1)
         return guidance_ramp(*ends, self.plan.frames).repeat(clips, 1)
 
     def recorded(self, seeds: Sequence[int | None]) -> list[dict[str, object]]:
@@ -105,6 +111,8 @@ def checked(
     if output_type not in OUTPUT_TYPES:
         raise RequestError(f"output_type {output_type!r}: must be one of {', '.join(OUTPUT_TYPES)}")
     plan = request.resolved(config, (1, 1))
+    if max(guidance) <= 1:  # one half, for the memory plan
+        plan = replace(plan, guidance=(1.0, 1.0))
     return Call(
         plan=plan,
         sigmas=_karras(config, plan.steps) if levels is None else levels,

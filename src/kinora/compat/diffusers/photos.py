@@ -1,62 +1,73 @@
 """The photos of a call in diffusers' manner: each one twice, unresized and stretched."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from kinora.compat.pictures import opened
 from kinora.errors import RequestError
 from kinora.media import Photo
 from kinora.photo_cache import PhotoCache
 from kinora.pixels import to_pixels
 
-__all__ = ["Photos", "read_photos"]
+__all__ = ["Given", "Item", "open_photos", "stretched", "unresized"]
 
 
 Pixels = Float[Tensor, "_ 3 _ _"]
 """Pictures of any size, in [-1, 1]."""
 
 
-class Photos(NamedTuple):
-    """What the networks see of the photos, in [-1, 1]."""
+Given = Photo | Tensor | Sequence[Photo | Tensor]
+"""What diffusers takes as `image`: a PIL image, a tensor [3, h, w] or [b, 3, h, w], or a list of
+either; also whatever else Kinora takes for a photo. Tensors are in [0, 1], or in [-1, 1] if
+anything in one is negative."""
 
-    seen: list[Pixels]
-    """For the image encoder: each photo in its own size."""
-    fitted: Pixels
-    """For the autoencoder: stretched to the size of the clip."""
+Item = Image.Image | Tensor
 
 
-def read_photos(
-    image: Photo | Tensor | Sequence[Photo | Tensor], size: tuple[int, int], cache: PhotoCache
-) -> Photos:
-    """Read what diffusers takes as `image`.
+def open_photos(image: Given, cache: PhotoCache) -> Item | list[Item]:
+    """The same with all photos opened, each once however often it is in the list.
 
-    image: a PIL image, a tensor [3, h, w] or [b, 3, h, w], or a list of either; also whatever else
-        Kinora takes for a photo. Tensors are in [0, 1], or in [-1, 1] if anything in one is
-        negative.
-    size: width and height of the clip.
-    cache: reads each photo once, however often it is in the list.
+    Raises RequestError when there are none, MediaError when one can't be read.
     """
-    items: list[Photo | Tensor] = [*image] if isinstance(image, list | tuple) else [image]  # pyright: ignore[reportAssignmentType]  (a Sequence that is a photo is bytes)
-    pictures = cache.read([item for item in items if not isinstance(item, Tensor)])
-    pairs = zip(pictures, cache.fitted(pictures, size, "stretch"), strict=True)
-    seen: list[Pixels] = []
-    fitted: list[Pixels] = []
-    for item in items:
-        if isinstance(item, Tensor):
-            seen += torch.split(_from_tensor(item), 1)
-            fitted += [_stretched(pixels, size) for pixels in seen[len(fitted) :]]
-        else:
-            photo, stretched = next(pairs)
-            seen.append(to_pixels([np.asarray(photo)]))
-            fitted.append(to_pixels([stretched]))
-    if not seen:
+    listed = isinstance(image, list | tuple)
+    items: list[Photo | Tensor] = [*image] if listed else [image]  # pyright: ignore[reportAssignmentType]  (a Sequence that is a photo is bytes)
+    photos = iter(cache.read([item for item in items if not isinstance(item, Tensor)]))
+    found = [item if isinstance(item, Tensor) else next(photos) for item in items]
+    if not found:
         raise RequestError("no image: at least one photo is needed")
-    return Photos(seen, torch.cat(fitted))
+    return found if listed else found[0]
+
+
+def unresized(image: Item | list[Item]) -> list[Pixels]:
+    """What the image encoder sees: each photo in its own size."""
+    pixels: list[Pixels] = []
+    for item in image if isinstance(image, list) else [image]:
+        whole = isinstance(item, Tensor)
+        batch = _from_tensor(item) if whole else to_pixels([np.asarray(opened(item))])
+        pixels += torch.split(batch, 1)
+    return pixels
+
+
+def stretched(image: Item | list[Item], size: tuple[int, int], cache: PhotoCache) -> Pixels:
+    """What the autoencoder sees: stretched to the size of the clip, width and height; tensors, as
+    in diffusers, by the nearest pixel."""
+    items = image if isinstance(image, list) else [image]
+    photos = [item for item in items if not isinstance(item, Tensor)]
+    fitted = iter(cache.fitted(photos, size, "stretch"))
+    return torch.cat(
+        [
+            F.interpolate(_from_tensor(item), (size[1], size[0]), mode="nearest")
+            if isinstance(item, Tensor)
+            else to_pixels([next(fitted)])
+            for item in items
+        ]
+    )
 
 
 def _from_tensor(tensor: Float[Tensor, "..."]) -> Pixels:
@@ -68,8 +79,3 @@ def _from_tensor(tensor: Float[Tensor, "..."]) -> Pixels:
         )
     batch = batch.float()
     return batch if batch.min() < 0 else batch * 2 - 1
-
-
-def _stretched(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """As diffusers stretches tensors: by the nearest pixel."""
-    return F.interpolate(pixels, (size[1], size[0]), mode="nearest")

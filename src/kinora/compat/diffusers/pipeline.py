@@ -1,8 +1,7 @@
 """diffusers' `StableVideoDiffusionPipeline`, over our pipeline."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,24 +9,29 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from kinora.compat.diffusers.call import Call, Number, checked
+from kinora.compat.diffusers.call import Number, checked
+from kinora.compat.diffusers.making import Callback, make
+from kinora.compat.diffusers.networks import VAE, ImageEncoder, UNet
 from kinora.compat.diffusers.noise import Noise
-from kinora.compat.diffusers.photos import Photos, read_photos
-from kinora.compat.pictures import as_pictures, opened
-from kinora.compat.place import dtype_name, place
-from kinora.device import pick_device
-from kinora.diffusion import euler, guided
+from kinora.compat.diffusers.photos import Given, Item, unresized
+from kinora.compat.diffusers.running import NoBar, Running
+from kinora.compat.diffusers.stages import (
+    decode,
+    embed,
+    encode,
+    foreign,
+    per_video,
+    sides,
+)
+from kinora.compat.diffusers.surface import COMPONENTS, Levels, check_component, refuse
+from kinora.compat.place import dtype_name, offload, place
 from kinora.errors import RequestError
 from kinora.loading import load
-from kinora.media import Photo
-from kinora.models import VideoUNet
-from kinora.photo_cache import PhotoCache
 from kinora.pipeline import Pipeline
-from kinora.pixels import quantise
-from kinora.runtime import PreparedUNet
-from kinora.types import Answers, Condition, Latents, PerClip, per_clip
+from kinora.runtime.plan import NO_MEASURE
+from kinora.types import Latents, per_clip
 from kinora.weights import Hub
 
 __all__ = ["StableVideoDiffusionPipeline", "StableVideoDiffusionPipelineOutput"]
@@ -48,32 +52,31 @@ class StableVideoDiffusionPipelineOutput:
         return {"frames": self.frames, 0: self.frames}[key]
 
 
-Callback = Callable[[Any, int, Tensor, dict[str, Tensor]], dict[str, Tensor] | None]
-"""(pipeline, index of the step, its c_noise, tensors), called after each step; may return
-{"latents": …} to go on from."""
-
-
-class UNet(nn.Module):
-    """The network with the calls that programs make on `pipe.unet`."""
-
-    def __init__(self, network: VideoUNet | PreparedUNet) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Latents, c_noise: PerClip, condition: Condition) -> Answers:
-        return self.network(x, c_noise, condition)
-
-    def enable_forward_chunking(self, chunk_size: int | None = None, dim: int = 0) -> None:
-        """Taken, without effect."""
-
-
 class StableVideoDiffusionPipeline:
-    """A loaded model with diffusers' call. Its `pipeline` is Kinora's own."""
+    """A loaded model with diffusers' call. Its `pipeline` is Kinora's own.
+
+    `unet`, `vae` and `image_encoder` have diffusers' calls and may be replaced by others that have
+    them. A subclass may override what diffusers' own call calls (see `surface.METHODS`); overriding
+    or setting anything else that a call there goes by is refused.
+    """
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.pipeline = pipeline
-        self.unet: Callable[..., Latents] = UNet(pipeline.unet)
-        """May be replaced by its compiled form."""
+        self.unet: Any = UNet(pipeline)
+        self.vae: Any = VAE(pipeline)
+        self.image_encoder: Any = ImageEncoder(pipeline)
+        self._running = Running(pipeline.config)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init_subclass__(**kwargs)
+        for name in vars(cls):
+            refuse(f"class {cls.__name__} overrides", name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        refuse("pipe.", name)
+        if name in COMPONENTS:
+            check_component(name, value)
+        super().__setattr__(name, value)
 
     @classmethod
     def from_pretrained(
@@ -108,20 +111,34 @@ class StableVideoDiffusionPipeline:
         return cls(load(pretrained_model_name_or_path, device="cpu", dtype=dtype, hub=hub))
 
     @property
-    def scheduler(self) -> object:
-        """Not to be read nor set: a call is always sampled by Euler's method, as there by default.
+    def scheduler(self) -> Levels:
+        """The noise levels of the running call, to be read only."""
+        return self._running.levels
 
-        Raises RequestError.
-        """
-        raise RequestError(
-            "pipe.scheduler: there are no scheduler objects here; a call is sampled by Euler's "
-            "method on Karras' levels, and `sigmas` gives others. For other samplers call "
-            "pipe.pipeline.animate(…, sampler=…)"
-        )
+    @property
+    def guidance_scale(self) -> Float[Tensor, "b t"]:
+        """Of each frame, in the running call."""
+        return self._running.scale
 
-    @scheduler.setter
-    def scheduler(self, value: object) -> None:
-        _ = self.scheduler
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return bool((self.guidance_scale > 1).any())
+
+    @property
+    def num_timesteps(self) -> int:
+        return len(self.scheduler.timesteps)
+
+    @property
+    def vae_scale_factor(self) -> int:
+        return self.pipeline.config.vae.factor
+
+    @property
+    def components(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in COMPONENTS}
+
+    @property
+    def _execution_device(self) -> torch.device:
+        return self.device
 
     @property
     def device(self) -> torch.device:
@@ -144,20 +161,30 @@ class StableVideoDiffusionPipeline:
             else:
                 device = value
         place(self.pipeline, device, dtype)
+        for module in foreign(self.components):
+            module.to(device=device, dtype=dtype)
         return self
 
     def enable_model_cpu_offload(
         self, gpu_id: int | None = None, device: str | torch.device | None = None
     ) -> None:
-        """Move all networks to the accelerator, if there is one: they are not taken turns with."""
-        wanted = gpu_id if device is None else device
-        place(self.pipeline, pick_device() if wanted is None else wanted)
+        """Work on the accelerator, if there is one, where each network is only while it works.
+
+        Without one, or with "cpu", the weights are where they are to be already, and memory is
+        planned as ever.
+        """
+        offload(self.pipeline, gpu_id if device is None else device, {"turns": True})
 
     def enable_sequential_cpu_offload(
         self, gpu_id: int | None = None, device: str | torch.device | None = None
     ) -> None:
-        """The same."""
-        self.enable_model_cpu_offload(gpu_id, device)
+        """The same, and of the UNet only two blocks are there at a time."""
+        measures = {"turns": True, "streaming": True}
+        offload(self.pipeline, gpu_id if device is None else device, measures)
+
+    def remove_all_hooks(self) -> None:
+        """Undo both."""
+        self.pipeline.residency.least = NO_MEASURE
 
     def enable_attention_slicing(self, slice_size: str | int | None = "auto") -> None:
         """Taken, without effect: attention needs little memory as it is."""
@@ -175,12 +202,16 @@ class StableVideoDiffusionPipeline:
         """Taken, without effect: nothing is printed; `callback_on_step_end` tells of progress."""
 
     def maybe_free_model_hooks(self) -> None:
-        """Taken, without effect."""
+        """Called at the end of a call. Does nothing: networks have released their weights."""
+
+    def progress_bar(self, iterable: Iterable[Any] | None = None, total: int | None = None) -> Any:  # noqa: ANN401
+        """What is told of each step: nothing, unless overridden."""
+        return NoBar() if iterable is None else iterable
 
     @torch.no_grad()
     def __call__(
         self,
-        image: Photo | Tensor | Sequence[Photo | Tensor],
+        image: Given,
         height: int | None = None,
         width: int | None = None,
         num_frames: int | None = None,
@@ -233,69 +264,74 @@ class StableVideoDiffusionPipeline:
             raise RequestError(
                 f"callback_on_step_end_tensor_inputs {unknown}: a callback can see latents only"
             )
-        cache = PhotoCache(opened)
-        photos = read_photos(image, call.plan.size, cache)
-        count = len(photos.seen)
-        noise = Noise(generator, count, count * call.videos, self.device)
-        condition = self._encode(call, photos, noise, cache)
-        start = self._start(call, noise, latents)
-        result = self._sample(call, condition, start, callback_on_step_end)
-        frames = self._output(call, noise, result)
+        with self._running.call(call, self.device):
+            frames = make(self, call, image, generator, latents, callback_on_step_end)
+            self.maybe_free_model_hooks()
         return StableVideoDiffusionPipelineOutput(frames) if return_dict else frames
 
-    def _encode(self, call: Call, photos: Photos, noise: Noise, cache: PhotoCache) -> Condition:
-        """One condition a clip: all clips of the first photo, then all of the second."""
-        pipeline, count = self.pipeline, len(photos.seen)
-        seen = [photo.to(self.device) for photo in photos.seen]
-        width, height = call.plan.size
-        condition = pipeline.encode(
-            photos.fitted,
-            fps=per_clip([call.fps] * count),
-            motion=per_clip([call.motion] * count),
-            noise_aug=per_clip([call.noise_aug] * count),
-            pixel_noise=noise.pixels(height, width),
-            context=torch.cat(cache.encode("image", seen, pipeline.embed)),
-            cache=cache,
-        )
-        return Condition(*(part.repeat_interleave(call.videos, dim=0) for part in condition))
+    def check_inputs(self, image: Item | list[Item], height: int, width: int) -> None:
+        """For subclasses: the call has checked its arguments already."""
 
-    def _start(self, call: Call, noise: Noise, latents: Latents | None) -> Latents:
-        """Unit normal noise, from the generators or as given."""
-        config, (width, height) = self.pipeline.config.vae, call.plan.size
-        sides = height // config.factor, width // config.factor
-        shape = (call.plan.frames, config.latent_channels, *sides)
-        if latents is None:
-            return noise.latents(*shape, dtype=self.dtype)
-        if latents.shape != (noise.clips, *shape):
-            raise RequestError(
-                f"latents of shape {list(latents.shape)}: must be {[noise.clips, *shape]}"
-            )
-        return latents.to(self.device).float()
+    def _encode_image(
+        self,
+        image: Item | list[Item],
+        device: str | torch.device,
+        num_videos_per_prompt: int,
+        do_classifier_free_guidance: bool,
+    ) -> Float[Tensor, "n 1 d"]:
+        """Embeddings: all clips of the first photo, then of the second; with guidance, zeros for as
+        many clips come first."""
+        embeddings = embed(self, unresized(image))
+        return per_video(embeddings, num_videos_per_prompt, do_classifier_free_guidance)
 
-    def _sample(
-        self, call: Call, condition: Condition, noise: Latents, callback: Callback | None
+    def _encode_vae_image(
+        self,
+        image: Float[Tensor, "b 3 height width"],
+        device: str | torch.device,
+        num_videos_per_prompt: int,
+        do_classifier_free_guidance: bool,
+    ) -> Float[Tensor, "n c h w"]:
+        """The photos' latents, not scaled, in the same order."""
+        latents = encode(self, image)
+        return per_video(latents, num_videos_per_prompt, do_classifier_free_guidance)
+
+    def _get_add_time_ids(
+        self,
+        fps: Number,
+        motion_bucket_id: Number,
+        noise_aug_strength: Number,
+        dtype: torch.dtype,
+        batch_size: int,
+        num_videos_per_prompt: int,
+        do_classifier_free_guidance: bool,
+    ) -> Float[Tensor, "n 3"]:
+        """The numbers that the UNet is told, for each clip; fps as the model is told it."""
+        ids = per_clip([fps, motion_bucket_id, noise_aug_strength])[None].to(dtype)
+        rows = batch_size * num_videos_per_prompt * (2 if do_classifier_free_guidance else 1)
+        return ids.repeat(rows, 1)
+
+    def prepare_latents(
+        self,
+        batch_size: int,
+        num_frames: int,
+        num_channels_latents: int,
+        height: int,
+        width: int,
+        dtype: torch.dtype,
+        device: str | torch.device,
+        generator: Generator | Sequence[Generator] | None,
+        latents: Latents | None = None,
     ) -> Latents:
-        """Euler's method, one step at a time, so that the callback may change the latents."""
-        denoise = guided(self.unet, condition, call.scale(len(noise)).to(self.device))
-        x = noise * (1 + max(call.sigmas) ** 2) ** 0.5
-        for index, levels in enumerate(pairwise(call.sigmas)):
-            step = next(euler(denoise, x, levels))
-            x = self.pipeline.check_step(step, index + 1, len(call.sigmas) - 1).x
-            if callback is not None:
-                timestep = per_clip(levels[:1])[0].log() / 4
-                answer = callback(self, index, timestep, {"latents": x})
-                x = x if answer is None else answer.get("latents", x).to(x)
-        return x
+        """Noise of the first level: unit normal from the generators, or as given, times its σ."""
+        shape = (num_frames, num_channels_latents // 2)
+        shape += sides(self.pipeline.config, (width, height))
+        if latents is None:
+            noise = Noise(generator, batch_size, batch_size, torch.device(device))
+            latents = noise.latents(*shape, dtype=dtype)
+        return latents.to(device).float() * self.scheduler.init_noise_sigma
 
-    def _output(self, call: Call, noise: Noise, latents: Latents) -> Any:  # noqa: ANN401
-        if call.output_type == "latent":
-            return latents
-        parts = self.pipeline.decode(latents, call.plan.decode_chunk)
-        if call.output_type == "pil":
-            clips = np.concatenate([quantise(part) for part in parts], axis=1)
-            seeds = noise.seeds * (len(clips) // len(noise.seeds))
-            made = {**self.pipeline.recipe(call.plan), "door": "diffusers"}
-            recipes = [{**made, "request": asked} for asked in call.recorded(seeds)]
-            return [as_pictures(*pair) for pair in zip(clips, recipes, strict=True)]
-        frames = torch.cat([(part / 2 + 0.5).clamp(0, 1) for part in parts], dim=1)
-        return frames if call.output_type == "pt" else frames.permute(0, 1, 3, 4, 2).cpu().numpy()
+    def decode_latents(
+        self, latents: Latents, num_frames: int, decode_chunk_size: int = 14
+    ) -> Float[Tensor, "b 3 t height width"]:
+        """Frames in fp32, not clamped; chunks never cross from clip to clip."""
+        return decode(self, latents, decode_chunk_size).transpose(1, 2)
