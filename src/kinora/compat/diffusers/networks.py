@@ -10,7 +10,7 @@ from torch.nn.modules.module import (
     _IncompatibleKeys as Incompatible,  # pyright: ignore[reportPrivateUsage]
 )
 
-from kinora.device import own_precision, with_index
+from kinora.device import with_index
 from kinora.errors import RequestError
 from kinora.pipeline import Pipeline
 from kinora.runtime.packed import Packed
@@ -100,7 +100,7 @@ class Component(nn.Module):
         with (
             torch.no_grad(),
             self.pipeline.residency.borrow(self.name),
-            own_precision(self.device),
+            self.pipeline.computing(),
         ):
             yield
 
