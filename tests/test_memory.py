@@ -240,11 +240,11 @@ def test_svd_xt_makes_its_full_clips_below_6_gib() -> None:
 
 
 def test_the_hosts_memory_is_counted_for_what_is_streamed_from_it() -> None:
-    job = Job(TINY, torch.float16, torch.float16, 2, 8, 64, 64, device="cuda")
+    job = Job(NANO, torch.float16, torch.float16, 1, 2, 64, 64, device="cuda")
     whole, *others = [predict(job, 0, **way) for way in WAYS]
     streams = [plan for plan in others if plan.streaming]
     assert whole.host == 0
-    unet = PreparedUNet(VideoUNet(TINY.unet).to(torch.float16))
+    unet = PreparedUNet(VideoUNet(NANO.unet).to(torch.float16))
     blocks = [p.nbytes for block in unet.blocks() for p in passing(block)]
     (host,) = {plan.host for plan in streams}
     assert sum(blocks) <= host <= 2 * sum(blocks), "torch pins powers of two"

@@ -292,6 +292,8 @@ def _tiled(job: Job, room: int) -> tuple[int, int]:
     work takes then."""
     tiles = SIZES[job.device].tiles
     shape = (job.frames, job.width, job.height)
+    if room < math.prod(shape) * job.config.vae.channels[0] * job.vae_dtype.itemsize:
+        tiles = tiles[-1:]  # the clip itself takes more
     for tile in tiles:
         work = _decoding(job.config, job.vae_dtype, job.device, tile, *shape)
         if work <= room or tile == tiles[-1]:
@@ -317,7 +319,8 @@ def _decoding(
     """Of one clip, the others' turns coming later. As soon as a clip is two tiles, each further
     frame takes as much; where that needs more than FEW frames, too much is counted."""
     frame = width * height * config.vae.channels[0] * dtype.itemsize
-    few = max(3, min(FEW, math.ceil(2 * tile / frame) + 1))
+    smallest = tile == SIZES[device].tiles[-1]
+    few = 3 if smallest else max(3, min(FEW, math.ceil(2 * tile / frame) + 1))
     sides = (height // config.vae.factor, width // config.vae.factor)
     with torch.device("meta"), counting_for(device):
         vae = VideoAutoencoder(config.vae)

@@ -9,6 +9,7 @@ import torch
 
 __all__ = [
     "SIZES",
+    "TILE_WORK",
     "Sizes",
     "counting",
     "counting_for",
