@@ -150,8 +150,8 @@ def test_keyframes_are_put_back_before_every_step(
 ) -> None:
     inputs: list[tuple[float, torch.Tensor]] = []
 
-    def watched(*arguments: Any) -> Any:  # noqa: ANN401
-        denoise = guided(*arguments)
+    def watched(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        denoise = guided(*arguments, **options)
 
         def look(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
             inputs.append((float(sigma[0]), x))

@@ -202,7 +202,8 @@ def test_weights_of_diffusers_names_are_loaded_and_stay(
     if memory:
         monkeypatch.setattr(plan, "WAYS", ({"turns": True},))
     before = made(pipe)
-    result = getattr(pipe, name).load_state_dict(theirs(5)[name], strict=False)
+    given = theirs(5)[name]
+    result = getattr(pipe, name).load_state_dict(given, strict=False)
     assert (result.missing_keys, result.unexpected_keys) == ([], [])
     for _ in range(2):  # the second time they were read again, where memory is short
         clip = made(pipe)
@@ -210,7 +211,7 @@ def test_weights_of_diffusers_names_are_loaded_and_stay(
         assert np.abs(clip - before).max() > 1 / 255
     assert pipe.pipeline.fingerprint == reference.fingerprint
     again = getattr(pipe, name).state_dict()
-    assert all(torch.equal(tensor, theirs(5)[name][key]) for key, tensor in again.items())
+    assert all(torch.equal(tensor, given[key]) for key, tensor in again.items())
     pipe.to(torch.float64).to(torch.float32)
     assert np.abs(made(pipe) - clip).max() < 1 / 255
 
