@@ -217,7 +217,7 @@ def jumping(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     ahead = {"clock": 0.0, "process": 0.0}
     now, monotonic = Clock._now, time.monotonic
     monkeypatch.setattr(Clock, "_now", lambda self: now(self) + ahead["clock"])
-    monkeypatch.setattr("kinora.serve.clock.time.monotonic", lambda: monotonic() + ahead["process"])
+    monkeypatch.setattr("kinora.serve.clock.monotonic", lambda: monotonic() + ahead["process"])
     return ahead
 
 

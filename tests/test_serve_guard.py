@@ -310,7 +310,7 @@ def test_a_file_that_holds_no_tokens_is_refused(tmp_path: Path, text: str) -> No
 
 def test_requests_are_counted_by_the_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     access, now = Access({}, 2), [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("kinora.serve.access.monotonic", lambda: now[0])
     for _ in range(2):
         access.count("someone")
     with pytest.raises(TooMany):
@@ -333,7 +333,7 @@ def test_those_who_came_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPa
 def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The clock by which files are looked at again."""
     now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    monkeypatch.setattr("kinora.serve.access.monotonic", lambda: now[0])
     return now
 
 

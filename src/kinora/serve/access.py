@@ -6,12 +6,12 @@ import ipaddress
 import json
 import re
 import secrets
-import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from time import monotonic
 from typing import Any, Final
 
 import structlog
@@ -78,7 +78,7 @@ class Access:
         self.open = not clients and file is None
         self.lock = Lock()
         self.recent: dict[str, deque[float]] = {}
-        self.looked = time.monotonic()
+        self.looked = monotonic()
         self.changed = _changed(file)
         self.clients = {**clients, **_read(file)}
 
@@ -97,7 +97,7 @@ class Access:
 
     def count(self, who: str, most: int | None = None) -> None:
         """Count a request of somebody who may make so many in a minute. Raises TooMany."""
-        limit, now = most or self.requests, time.monotonic()
+        limit, now = most or self.requests, monotonic()
         with self.lock:
             times = self.recent.setdefault(who, deque())
             while times and times[0] < now - MINUTE:
@@ -116,7 +116,7 @@ class Access:
 
     def _look_again(self) -> None:
         """Tokens that were added or taken away hold at once."""
-        now = time.monotonic()
+        now = monotonic()
         if self.file is None or now < self.looked + 1:
             return
         self.looked = now

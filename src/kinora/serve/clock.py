@@ -1,6 +1,6 @@
 """Whether the clock can be relied on for deciding what has been kept long enough."""
 
-import time
+from time import monotonic
 from typing import Final
 
 import sqlalchemy as sa
@@ -31,7 +31,7 @@ class Clock:
 
     def steady(self) -> bool:
         """Look at the clock; whether things may expire by it. Raises Busy."""
-        now, process = self._now(), time.monotonic()
+        now, process = self._now(), monotonic()
         if self.last is None:
             before = self._stored()
             jump = 0.0 if before is None else now - before
