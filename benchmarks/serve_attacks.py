@@ -24,7 +24,7 @@ import psutil
 from PIL import Image
 from tests.hostile import short_tiff, slow_jpeg
 
-__all__ = ["ATTACKS", "Fault", "Target"]
+__all__ = ["ATTACKS", "Attack", "Fault", "Target", "slow_pictures"]
 
 BOUNDARY: Final = b"--x\r\ncontent-disposition: form-data; name="
 MIB: Final = 1 << 20

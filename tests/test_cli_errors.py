@@ -230,8 +230,10 @@ def test_memory_that_runs_out_is_said_with_what_to_lower(
     )
     for error in errors:
 
-        def stream(self: Pipeline, requests: object, error: Exception = error) -> None:
-            raise error
+        def stream(
+            self: Pipeline, requests: object, cache: object, *, e: Exception = error
+        ) -> None:
+            raise e
 
         monkeypatch.setattr(Pipeline, "stream", stream)
         code, out, err = kinora(*ANIMATE, "--model", model)
@@ -242,7 +244,7 @@ def test_memory_that_runs_out_is_said_with_what_to_lower(
 def test_a_bug_is_one_line_unless_asked(
     kinora: Kinora, folder: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stream(self: Pipeline, requests: object) -> None:
+    def stream(self: Pipeline, requests: object, cache: object) -> None:
         raise ZeroDivisionError("division by zero\nmore")
 
     write_photo(folder / "cat.png")

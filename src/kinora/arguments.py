@@ -71,10 +71,8 @@ def as_pair(name: str, value: object, example: str) -> tuple[Any, Any]:
 def as_size(name: str, value: object, high: int | None = None) -> tuple[int, int]:
     """Width and height in pixels, from 1 to `high`. Raises RequestError for anything else."""
     width, height = as_pair(name, value, "width and height such as (1024, 576)")
-    return (
-        as_integer(name, width, 1, high, "pixels a side"),
-        as_integer(name, height, 1, high, "pixels a side"),
-    )
+    unit = f"pixels a side, in {shown(width)}x{shown(height)}"
+    return as_integer(name, width, 1, high, unit), as_integer(name, height, 1, high, unit)
 
 
 def as_choice(name: str, value: object, choices: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from kinora.serve import rows
 from kinora.serve.database import Database, jobs, living, workers
 from kinora.serve.errors import LeaseLost
-from kinora.serve.job import Job, State
+from kinora.serve.job import ENDED, Job, State
 
 __all__ = ["MAX_DEATHS", "Lease", "Leases", "requeue"]
 
@@ -89,6 +89,12 @@ class Leases:
         with self.database.begin() as c:
             if not rows.end(self.database, c, id, state, executor=self.executor, **values):
                 raise LeaseLost(f"job {id}: another worker has it")
+
+    def is_over(self, id: str) -> bool:
+        """Whether a job has ended, whoever ended it."""
+        query = sa.select(jobs.c.id).where(jobs.c.id == id, jobs.c.state.not_in(ENDED))
+        with self.database.read() as c:
+            return c.execute(query).first() is None
 
     def give_back(self) -> None:
         """Have whatever is being made here wait again: this worker leaves in good order."""

@@ -143,6 +143,9 @@ class Work:
             self._end(making, "cancelled")
         except LeaseLost:
             log.warning("lease_lost", job=job.id)
+            # What was being stored just then is of no use to anybody, if the other one is done.
+            if patiently(lambda: self.leases.is_over(job.id)):
+                self._clear(job.folder)
         except Exception as error:
             reason = told(error)
             if reason["code"] == "internal":
